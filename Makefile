@@ -1,0 +1,53 @@
+# muster: make up | test | check. The virtual environment is made on first use and reused afterwards.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: up install dev check format lint types test update-golden bench clean help
+
+up: install ## install the suite and watch this machine, with a demonstration job
+	@$(BIN)/muster up --demo
+
+install: $(VENV)/.suite ## the suite with its pinned dependencies, trainer included
+dev: $(VENV)/.dev ## the same plus linters, types and tests
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(f"muster needs Python 3.11 or newer, $(PYTHON) is {sys.version.split()[0]}: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade "pip>=25.1"
+
+$(VENV)/.suite: pyproject.toml constraints.txt deploy/launcher | $(VENV)/bin/python
+	@echo "installing muster into $(VENV) (half a minute to some minutes, most of it torch)"
+	@$(PIP) install -c constraints.txt -e '.[trainer,postgres]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.suite
+	@$(PIP) install -c constraints.txt --group dev
+	@touch $@
+
+check: lint types test ## what CI runs: format, lint, types, tests
+
+format: dev ## rewrite the sources in the house's format
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+lint: dev
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+
+types: dev
+	@$(BIN)/mypy
+
+test: dev ## the whole test suite; PYTEST="-k name" narrows it
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST)
+
+update-golden: dev ## rewrite tests/golden from what the code answers now; read the diff
+	@UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q -k golden
+
+bench: dev ## the measurements of docs/benchmarks.md
+	@$(BIN)/python -m pytest tests/benchmarks -q -s --benchmarks
+
+clean:
+	@rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile

@@ -1,0 +1,32 @@
+"""What a test needs of the machine, and how to get it: a missing part skips the test and is named at the end."""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+# word -> (is it here, how to get it)
+PARTS: dict[str, tuple[Callable[[], bool], str]] = {
+    "root": (lambda: os.geteuid() == 0, "run as root"),
+    "torch": (
+        lambda: importlib.util.find_spec("torch") is not None,
+        "pip install '.[trainer]' -c constraints.txt",
+    ),
+    "ip": (lambda: shutil.which("ip") is not None, "apt install iproute2"),
+    "kmsg": (
+        lambda: os.access("/dev/kmsg", os.R_OK | os.W_OK),
+        "run as root with /dev/kmsg readable and writable",
+    ),
+}
+MISSING: dict[str, str] = {}
+
+
+def need(*words: str) -> None:
+    """Skip the calling test (or module, at import) unless every named part is here."""
+    for word in words:
+        here, remedy = PARTS[word]
+        if not here():
+            MISSING[word] = remedy
+            pytest.skip(f"needs {word}: {remedy}", allow_module_level=True)
