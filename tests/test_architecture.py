@@ -83,9 +83,6 @@ def test_no_package_imports_torch_outside_the_trainer() -> None:
         for package in ("checks", "classifiers", "daemons")
         for path, tree in sources(package)
         for line, name in imported(tree)
-        if name.split(".")[0] == "torch"
-        and not path.startswith(("checks/pairs/workers/", "daemons/supervisor/job/"))
+        if name.split(".")[0] == "torch" and not path.startswith(("checks/pairs/workers/", "daemons/supervisor/job/"))
     ]
-    assert found == [], (
-        "the agent must not need torch: only files that run inside a job's process may import it"
-    )
+    assert found == [], "the agent must not need torch: only files that run inside a job's process may import it"
