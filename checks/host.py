@@ -1,5 +1,236 @@
-"""The one door to the machine (in progress)."""
+"""The one door to the machine: where checks read, and the only place from which they start a program.
+
+A recorded node is a directory with the same tree below it (proc/, sys/, dev/kmsg, etc/) and answers.json for what is
+not a file (file system sizes, commands, the host name), so that one check runs on both.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from checks.clock import Clock, ManualClock, SystemClock
+from checks.kmsg import KernelLog, Record, RecordedKernelLog
+from checks.prober import ProbeHung, Prober
 
 
+class Unreadable(Exception):
+    """A file that should answer does not; the message says which and why."""
+
+
+class CommandError(Exception):
+    """A command that gave no answer: not installed, or over its deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A command that ended by itself within its deadline."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class FileSystemSize(msgspec.Struct, frozen=True, kw_only=True):
+    """What statvfs(3) says of a mount, in bytes and inodes; `available` is what an ordinary user can still have."""
+
+    total: int
+    available: int
+    inodes: int
+    inodes_available: int
+    read_only: bool
+
+
+class Answers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a recorded node answers where no file does.
+
+    sizes: mount point -> sizes, or {"hangs": true} spelt as null for a mount that never answers.
+    commands: the command line joined by spaces -> [exit code, stdout, stderr]. limits: resource name -> soft limit.
+    """
+
+    node: str
+    now: float
+    sizes: dict[str, FileSystemSize | None] = {}
+    commands: dict[str, tuple[int, str, str]] = {}
+
+
+@dataclass(slots=True, kw_only=True)
 class Host:
-    """Roots of /proc, /sys, /dev; commands with a deadline; the clock."""
+    """One machine, live or recorded.
+
+    root: "/" or the directory of a recording. answers: None on a live machine.
+    """
+
+    root: Path = Path("/")
+    clock: Clock = field(default_factory=SystemClock)
+    prober: Prober = field(default_factory=Prober)
+    answers: Answers | None = None
+    node: str = ""
+    kernel_log: KernelLog | RecordedKernelLog = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.node = self.node or (self.answers.node if self.answers else short_host_name())
+        device = self.dev / "kmsg"
+        self.kernel_log = RecordedKernelLog(device) if self.answers else KernelLog(device)
+
+    @property
+    def proc(self) -> Path:
+        return self.root / "proc"
+
+    @property
+    def sys(self) -> Path:
+        return self.root / "sys"
+
+    @property
+    def dev(self) -> Path:
+        return self.root / "dev"
+
+    @property
+    def etc(self) -> Path:
+        return self.root / "etc"
+
+    def read(self, path: Path) -> str:
+        """The text of a small file such as those of /proc and /sys, without white space at its ends.
+
+        Raises Unreadable. Bytes that are not UTF-8 come as \\xNN.
+        """
+        try:
+            return path.read_bytes().decode("utf-8", "backslashreplace").strip()
+        except OSError as error:
+            raise Unreadable(f"{self.name(path)}: {error.strerror or error}") from error
+
+    def integer(self, path: Path) -> int:
+        """The number in a small file. Raises Unreadable, also for anything that is no whole number."""
+        text = self.read(path)
+        try:
+            return int(text, 0)
+        except ValueError as error:
+            raise Unreadable(f"{self.name(path)}: {text[:40]!r} is no number") from error
+
+    def name(self, path: Path) -> str:
+        """The path as it is called on the machine itself."""
+        return f"/{path.relative_to(self.root)}" if path.is_relative_to(self.root) else str(path)
+
+    def boot_id(self) -> str:
+        """The kernel's random name for this boot."""
+        return self.read(self.proc / "sys/kernel/random/boot_id")
+
+    def uptime(self) -> float:
+        """Seconds since boot."""
+        return float(self.read(self.proc / "uptime").split()[0])
+
+    def size(self, mount: str, deadline: float) -> FileSystemSize:
+        """Sizes of the file system mounted at `mount`, asked in a killable child.
+
+        Raises ProbeTimeout or ProbeHung when it does not answer, ProbeFailed with the system's error.
+        """
+        if self.answers is not None:
+            return self._recorded_size(mount)
+        answer = self.prober.call(f"mount:{mount}", "checks.host:file_system_size", mount, deadline=deadline)
+        return msgspec.convert(answer, FileSystemSize)
+
+    def _recorded_size(self, mount: str) -> FileSystemSize:
+        assert self.answers is not None
+        if mount not in self.answers.sizes:
+            raise Unreadable(f"{mount}: no such file or directory")
+        size = self.answers.sizes[mount]
+        if size is None:
+            raise ProbeHung(f"mount:{mount}", 60.0, 4242)
+        return size
+
+    def run(self, command: Sequence[str], deadline: float) -> Completed:
+        """Run a program of the machine, at most `deadline` seconds; it and its children are ended then.
+
+        Raises CommandError when it is not installed or gave no answer in time.
+        """
+        if self.answers is not None:
+            recorded = self.answers.commands.get(" ".join(command))
+            if recorded is None:
+                raise CommandError(f"{command[0]}: not found")
+            return Completed(*recorded)
+        return run_command(command, deadline)
+
+    def kernel_records(self, after: int) -> Iterator[Record]:
+        """Kernel log records with a sequence number above `after`. Raises Unreadable."""
+        try:
+            yield from self.kernel_log.read(after)
+        except OSError as error:
+            raise Unreadable(f"{self.name(self.dev / 'kmsg')}: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        """End the children and give the devices back."""
+        self.kernel_log.close()
+        self.prober.close()
+
+
+def recorded(directory: Path, clock: Clock | None = None) -> Host:
+    """The node recorded in `directory`. Raises Unreadable when that holds no recording."""
+    path = directory / "answers.json"
+    try:
+        answers = msgspec.json.decode(path.read_bytes(), type=Answers)
+    except OSError as error:
+        raise Unreadable(f"{path}: {error.strerror}: a recording has an answers.json") from error
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise Unreadable(f"{path}: {error}") from error
+    return Host(root=directory, clock=clock or ManualClock(now=answers.now), answers=answers)
+
+
+def short_host_name() -> str:
+    """This machine's name without its domain."""
+    return socket.gethostname().split(".")[0]
+
+
+def file_system_size(mount: str) -> dict[str, int | bool]:
+    """What Host.size asks in a child."""
+    found = os.statvfs(mount)
+    return {
+        "total": found.f_blocks * found.f_frsize,
+        "available": found.f_bavail * found.f_frsize,
+        "inodes": found.f_files,
+        "inodes_available": found.f_favail,
+        "read_only": bool(found.f_flag & os.ST_RDONLY),
+    }
+
+
+# Programs that tools of this field need; a service's PATH may lack the sbin directories.
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def run_command(command: Sequence[str], deadline: float, environment: dict[str, str] | None = None) -> Completed:
+    """Run a program in a process group of its own, in the C locale. Raises CommandError."""
+    path = f"{os.environ.get('PATH', '')}:{_PATH}"
+    program = shutil.which(command[0], path=path)
+    if program is None:
+        raise CommandError(f"{command[0]}: not installed")
+    process = subprocess.Popen(
+        [program, *command[1:]],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "LC_ALL": "C", "PATH": path, **(environment or {})},
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(timeout=deadline)
+    except subprocess.TimeoutExpired as error:
+        _end_group(process)
+        raise CommandError(f"{command[0]}: no answer within {deadline:g} s") from error
+    return Completed(process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+
+
+def _end_group(process: subprocess.Popen[Any]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    try:
+        process.communicate(timeout=0.5)
+    except subprocess.TimeoutExpired:
+        # In D state, or a grandchild holds the pipes: the kernel ends it when it can, nobody waits.
+        for pipe in (process.stdout, process.stderr):
+            if pipe:
+                pipe.close()
