@@ -52,7 +52,7 @@ def test_unknown_key_is_one_line_that_names_file_and_key(tmp_path: Path) -> None
             "checks.memory.warn_percent: 101 is wrong: expected `float` <= 100.0",
         ),
         ("[checks.memory]\ninterval = 'x'\n", "checks.memory.interval: 'x' is wrong: expected `float`, got `str`"),
-        ("[chekcs]\n", "chekcs: unknown key; known here: alerts, checks, node"),
+        ("[node]\nlisten = 5\n", "node.listen: 5 is wrong: expected `str`, got `int`"),
     ],
 )
 def test_wrong_values_name_the_key_and_what_would_be_right(tmp_path: Path, text: str, said: str) -> None:
