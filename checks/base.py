@@ -1,8 +1,8 @@
 """What a check is and what it says: Status, Finding, Check and its declared habits."""
 
 import enum
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -47,6 +47,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     Times are seconds since the epoch. `kind` tells two troubles of one component apart (two XIDs of a GPU):
     it is part of the fingerprint, the summary is not, so a summary may carry changing numbers.
     `clear` overrides the check's clear rule for this one (an XID that only a reboot cures).
+    `values` are the numbers behind the words, by metric name without the muster_ prefix (Check.metrics declares them).
     """
 
     component: str
@@ -64,6 +65,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: str = ""
     fingerprint: str = ""
     clear: ClearRule | None = None
+    values: dict[str, float] = {}
 
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -103,7 +105,9 @@ class Check:
     config: its CheckConfig. clear: what ends its findings. door: None for reads that cannot block, else the
     name of the sick thing that could block them ("nvml"): such a check runs in a killable child, and no second
     child is started on a door while one hangs in it. events: each finding is something that happened rather
-    than a state that lasts, so seeing it again counts up.
+    than a state that lasts, so seeing it again counts up. metrics: name -> help text of every number in
+    Finding.values; exposed as muster_NAME{component}, a counter when the name ends in _total. NAME is noun_unit:
+    bytes, seconds, celsius, watts, ratio, or a plural noun for counts.
     """
 
     name: str
@@ -112,3 +116,4 @@ class Check:
     clear: ClearRule = ClearRule.CLEAN_RUNS
     door: str | None = None
     events: bool = False
+    metrics: Mapping[str, str] = field(default_factory=dict)

@@ -29,9 +29,10 @@ def run(host: Host, config: Config, memory: Memory) -> Iterator[Finding]:
     """One finding on `memory`."""
     sizes = _meminfo(host)
     percent = 100.0 * sizes["MemAvailable"] / sizes["MemTotal"]
+    values = {"memory_available_bytes": float(sizes["MemAvailable"]), "memory_size_bytes": float(sizes["MemTotal"])}
     summary = f"{percent:.0f} % available of {sizes['MemTotal'] / 1e9:.0f} GB"
     if percent >= config.warn_percent:
-        yield Finding(component="memory", status=Status.OK, summary=summary)
+        yield Finding(component="memory", status=Status.OK, summary=summary, values=values)
         return
     yield Finding(
         component="memory",
@@ -41,6 +42,7 @@ def run(host: Host, config: Config, memory: Memory) -> Iterator[Finding]:
         summary=summary,
         evidence=f"MemAvailable: {sizes['MemAvailable'] // _KIB} kB",
         advice="see who holds it: `ps -eo rss,user,args --sort=-rss | head`",
+        values=values,
     )
 
 
@@ -59,4 +61,12 @@ def _meminfo(host: Host) -> dict[str, int]:
     return sizes
 
 
-CHECK = Check(name="memory", run=run, config=Config)
+CHECK = Check(
+    name="memory",
+    run=run,
+    config=Config,
+    metrics={
+        "memory_available_bytes": "Memory that can be had without swapping.",
+        "memory_size_bytes": "Memory that the kernel manages.",
+    },
+)
