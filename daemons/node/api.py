@@ -202,8 +202,9 @@ def listen(address: str) -> socket.socket:
     try:
         return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=64)
     except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
         remedy = "set node.listen to a free port (0 takes any)"
-        raise AddressError(f"node.listen: cannot listen on {address}: {error.strerror}; {remedy}") from error
+        raise AddressError(f"node.listen: cannot listen on {address}: {why}; {remedy}") from error
 
 
 class Server:
