@@ -1,5 +1,7 @@
 """Whom alerts go to, and how many at most."""
 
+from typing import Literal
+
 from daemons.section import Count, Positive, Section
 
 
@@ -24,13 +26,21 @@ class WebhookConfig(Section, frozen=True, kw_only=True):
 
 
 class AlertsConfig(Section, frozen=True, kw_only=True):
-    """[alerts] remind_hours: how often an open incident is told again.
+    """[alerts] remind_hours: how often an open incident is told again; warnings are never.
 
+    warnings: "tell" tells of a warning once and of its end, "quiet" keeps it to `muster incidents`.
+    reopen_minutes: what comes back within so long goes on in the same incident and thread.
+    flap_minutes: an incident that comes and goes is told at most so often.
     burst_messages: at most so many new messages in burst_seconds; what is above is folded into one.
+    keep_days: how long incidents that are over, and their messages, stay in the record.
     """
 
     slack: SlackConfig = SlackConfig()
     webhook: WebhookConfig = WebhookConfig()
     remind_hours: Positive = 24.0
+    warnings: Literal["tell", "quiet"] = "tell"
+    reopen_minutes: Positive = 60.0
+    flap_minutes: Positive = 30.0
     burst_messages: Count = 15
     burst_seconds: Positive = 600.0
+    keep_days: Positive = 90.0
