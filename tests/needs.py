@@ -15,6 +15,7 @@ PARTS: dict[str, tuple[Callable[[], bool], str]] = {
         "pip install '.[trainer]' -c constraints.txt",
     ),
     "ip": (lambda: shutil.which("ip") is not None, "apt install iproute2"),
+    "slurm": (lambda: all(map(shutil.which, ("slurmctld", "slurmd", "munged"))), "apt install slurm-wlm munge"),
     "kmsg": (
         lambda: os.access("/dev/kmsg", os.R_OK | os.W_OK),
         "run as root with /dev/kmsg readable and writable",
