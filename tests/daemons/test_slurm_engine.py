@@ -113,8 +113,9 @@ def test_a_requeued_job_stays_away_from_the_excluded_node(cluster: SlurmCluster,
     cluster.wait_for(lambda: engine.job(job).state is JobState.RUNNING, "running")
     (first,) = engine.job(job).nodes
     engine.requeue(job, exclude=(first,))
-    cluster.wait_for(lambda: engine.job(job).restarts == 1 and engine.job(job).state is JobState.RUNNING, "again")
-    assert engine.job(job).nodes != (first,)
+    cluster.wait_for(lambda: "Reason=BeginTime" in cluster.call("scontrol", "show", "job", job), "back in the queue")
+    cluster.wait_for(lambda: engine.job(job).state is JobState.RUNNING, "running again")
+    assert (engine.job(job).restarts, engine.job(job).nodes != (first,)) == (1, True)
     engine.cancel(job)
 
 
