@@ -122,7 +122,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
-    """The cluster now. nodes: as the engine sees them. sick: open failures. passed: node -> proof -> when it last did."""
+    """The cluster now. sick: open failures. passed: node -> proof -> when it was last passed (epoch seconds)."""
 
     nodes: tuple[EngineNode, ...]
     sick: tuple[Sick, ...] = ()
