@@ -30,6 +30,11 @@ def worst(statuses: Iterator[Status] | list[Status]) -> Status:
     return Status.UNKNOWN if found is Status.SKIPPED else found
 
 
+def worse(one: Status, other: Status) -> bool:
+    """Whether `one` is worse than `other`."""
+    return _BADNESS[one] > _BADNESS[other]
+
+
 class ClearRule(enum.StrEnum):
     """What ends a finding that is open."""
 
