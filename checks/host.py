@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from checks.adjtimex import KernelClock, kernel_clock
 from checks.clock import Clock, ManualClock, SystemClock
 from checks.kmsg import KernelLog, Record, RecordedKernelLog
 from checks.prober import ProbeHung, Prober
@@ -52,13 +53,14 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What a recorded node answers where no file does.
 
     sizes: mount point -> sizes, or {"hangs": true} spelt as null for a mount that never answers.
-    commands: the command line joined by spaces -> [exit code, stdout, stderr]. limits: resource name -> soft limit.
+    commands: the command line joined by spaces -> [exit code, stdout, stderr]. clock: what adjtimex(2) said.
     """
 
     node: str
     now: float
     sizes: dict[str, FileSystemSize | None] = {}
     commands: dict[str, tuple[int, str, str]] = {}
+    clock: KernelClock | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -114,9 +116,46 @@ class Host:
         except ValueError as error:
             raise Unreadable(f"{self.name(path)}: {text[:40]!r} is no number") from error
 
+    def count(self, path: Path) -> int:
+        """The number of something in a small file. Raises Unreadable, also for a negative one."""
+        number = self.integer(path)
+        if number < 0:
+            raise Unreadable(f"{self.name(path)}: {number} is no count")
+        return number
+
+    def entries(self, path: Path) -> list[Path]:
+        """What a directory holds, sorted by name. Raises Unreadable, also when there is no such directory."""
+        try:
+            return sorted(path.iterdir())
+        except OSError as error:
+            raise Unreadable(f"{self.name(path)}: {error.strerror or error}") from error
+
+    def devices(self, kind: str) -> list[Path]:
+        """The devices of a class below /sys/class, sorted by name; none when the kernel has no such class."""
+        directory = self.sys / "class" / kind
+        return self.entries(directory) if directory.is_dir() else []
+
+    def link(self, path: Path) -> str:
+        """Where a symbolic link points, its last part only (a device's bus address, a driver's name)."""
+        try:
+            return printable(path.readlink().name)
+        except OSError as error:
+            raise Unreadable(f"{self.name(path)}: {error.strerror or error}") from error
+
+    def kernel_clock(self) -> KernelClock:
+        """How the kernel's clock is disciplined. Raises Unreadable."""
+        if self.answers is not None:
+            if self.answers.clock is None:
+                raise Unreadable("adjtimex: not recorded")
+            return self.answers.clock
+        try:
+            return kernel_clock()
+        except OSError as error:
+            raise Unreadable(f"adjtimex: {error.strerror}") from error
+
     def name(self, path: Path) -> str:
         """The path as it is called on the machine itself."""
-        return f"/{path.relative_to(self.root)}" if path.is_relative_to(self.root) else str(path)
+        return printable(f"/{path.relative_to(self.root)}" if path.is_relative_to(self.root) else str(path))
 
     def boot_id(self) -> str:
         """The kernel's random name for this boot."""
@@ -180,6 +219,11 @@ def recorded(directory: Path, clock: Clock | None = None) -> Host:
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise Unreadable(f"{path}: {error}") from error
     return Host(root=directory, clock=clock or ManualClock(now=answers.now), answers=answers)
+
+
+def printable(name: str) -> str:
+    """A file's name as text that can be sent on: bytes that are not UTF-8 come as \\xNN."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def short_host_name() -> str:

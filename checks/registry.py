@@ -1,9 +1,21 @@
 """All checks, in the order in which people see them."""
 
 from checks.base import Check
-from checks.system import memory
+from checks.fabric import ethernet
+from checks.storage import mounts, space
+from checks.system import clock_sync, kernel_log, limits, memory, processes, shm
 
-CHECKS: tuple[Check, ...] = (memory.CHECK,)
+CHECKS: tuple[Check, ...] = (
+    ethernet.CHECK,
+    space.CHECK,
+    mounts.CHECK,
+    kernel_log.CHECK,
+    memory.CHECK,
+    shm.CHECK,
+    limits.CHECK,
+    processes.CHECK,
+    clock_sync.CHECK,
+)
 
 
 def by_name(name: str) -> Check:

@@ -10,7 +10,8 @@ import msgspec
 from checks.base import Check, Finding, Status, worst
 from checks.host import Host, Unreadable, recorded
 from checks.registry import CHECKS
-from checks.runner import Outcome, run_check
+from checks.runner import Outcome
+from daemons.cli.side_by_side import run_all
 from daemons.config import Config, load
 from daemons.errors import MusterError
 
@@ -37,7 +38,7 @@ def command(config_path: Path | None, names: tuple[str, ...], as_json: bool, rep
     host = open_host(config, replay)
     started = time.perf_counter()
     try:
-        outcomes = [run_check(check, host, config.check(check.name), {}) for check in chosen(names, config)]
+        outcomes = run_all(chosen(names, config), host, config)
     finally:
         host.close()
     report = Report(

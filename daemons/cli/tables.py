@@ -31,10 +31,13 @@ def scan_table(outcomes: list[Outcome]) -> Table:
     for heading in ("check", "status", "component", "what it saw"):
         table.add_column(heading, overflow="fold")
     for outcome in outcomes:
-        for index, finding in enumerate(_told(outcome)):
+        told = _told(outcome)
+        folded = len(outcome.findings) - len(told)
+        for index, finding in enumerate(told):
             name = outcome.check.name if index == 0 else ""
             status = Text(str(finding.status), style=STYLE[finding.status])
-            table.add_row(name, status, Text(finding.component), Text(_saw(finding)))
+            more = f" (and {folded} more that are well)" if folded and index == len(told) - 1 else ""
+            table.add_row(name, status, Text(finding.component), Text(_saw(finding) + more))
     return table
 
 
