@@ -4,7 +4,7 @@ Pure: a Situation, changes and the time in; the next Situation and what to tell 
 decide with the same code.
 """
 
-from daemons.incidents.decide import acknowledge, decide, resolve
+from daemons.incidents.decide import acknowledge, catch_up, decide, resolve
 from daemons.incidents.model import (
     Change,
     Digest,
@@ -32,6 +32,7 @@ __all__ = [
     "Told",
     "UnknownIncident",
     "acknowledge",
+    "catch_up",
     "decide",
     "resolve",
 ]

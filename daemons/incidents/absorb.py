@@ -90,6 +90,9 @@ class _Draft:
 
 def absorb(situation: Situation, changes: Iterable[Change], reopen_seconds: float) -> Situation:
     """The incidents after these changes; what comes back within reopen_seconds goes on in its old incident."""
+    changes = list(changes)
+    if not changes:
+        return situation
     book = _Book(situation, reopen_seconds)
     for change in changes:
         book.take(change)

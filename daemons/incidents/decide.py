@@ -25,6 +25,21 @@ def decide(
     return msgspec.structs.replace(after, incidents=kept), tells
 
 
+def catch_up(situation: Situation, changes: Iterable[Change], now: float, config: AlertsConfig) -> Situation:
+    """The situation after changes that were told before by a record that is lost.
+
+    What is over is taken as told; what goes on is folded into one storm, which the next `decide` tells.
+    """
+    after = absorb(situation, changes, config.reopen_minutes * 60)
+    incidents, storm = dict(after.incidents), after.storm
+    for incident in after.incidents.values():
+        if incident.over and incident.told is None:
+            incidents[incident.id] = told(incident, now)
+        elif due(incident, now, config) in LOUD:
+            storm, incidents[incident.id] = fold(storm, incident, now)
+    return msgspec.structs.replace(after, incidents=incidents, storm=storm)
+
+
 def acknowledge(situation: Situation, incident: str, who: str, note: str, now: float) -> tuple[Situation, list[Tell]]:
     """Somebody looks after it: no more reminders; its thread says who. Raises UnknownIncident."""
     found = _find(situation, incident)
