@@ -18,8 +18,10 @@ import msgspec
 
 from checks.adjtimex import KernelClock, kernel_clock
 from checks.clock import Clock, ManualClock, SystemClock
+from checks.gpu.nvml import LiveSource, Nvml, RecordedSource
 from checks.kmsg import KernelLog, Record, RecordedKernelLog
 from checks.prober import ProbeHung, Prober
+from checks.replay import BadRecording, Replay, lives
 
 
 class Unreadable(Exception):
@@ -67,7 +69,8 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Host:
     """One machine, live or recorded.
 
-    root: "/" or the directory of a recording. answers: None on a live machine.
+    root: "/" or the directory of a recording. answers: None on a live machine. replay: a recording that lives, whose
+    events happen as the clock goes.
     """
 
     root: Path = Path("/")
@@ -75,12 +78,16 @@ class Host:
     prober: Prober = field(default_factory=Prober)
     answers: Answers | None = None
     node: str = ""
+    replay: Replay | None = None
     kernel_log: KernelLog | RecordedKernelLog = field(init=False)
+    nvml: Nvml = field(init=False)
 
     def __post_init__(self) -> None:
         self.node = self.node or (self.answers.node if self.answers else short_host_name())
         device = self.dev / "kmsg"
         self.kernel_log = RecordedKernelLog(device) if self.answers else KernelLog(device)
+        source = RecordedSource(self.root / "nvml.json") if self.answers else LiveSource(self.prober)
+        self.nvml = Nvml(source, self.clock, self.gpu_addresses)
 
     @property
     def proc(self) -> Path:
@@ -157,6 +164,26 @@ class Host:
         """The path as it is called on the machine itself."""
         return printable(f"/{path.relative_to(self.root)}" if path.is_relative_to(self.root) else str(path))
 
+    def gpu_addresses(self) -> list[str]:
+        """PCI addresses of this machine's NVIDIA GPUs as PCI enumerates them, in order.
+
+        Bridges, switches and audio functions are none; one that is bound to vfio-pci belongs to a virtual machine.
+        """
+        devices = self.sys / "bus/pci/devices"
+        try:
+            addresses = sorted(path.name for path in devices.iterdir())
+        except OSError:
+            return []
+        return [address for address in addresses if self._is_gpu(devices / address)]
+
+    def _is_gpu(self, device: Path) -> bool:
+        try:
+            # 0x10de is NVIDIA; 0x0300 a VGA controller, 0x0302 a 3D controller (PCI code and ID assignment).
+            ours = self.read(device / "vendor") == "0x10de" and self.read(device / "class")[:6] in ("0x0300", "0x0302")
+        except Unreadable:
+            return False
+        return ours and (device / "driver").resolve().name != "vfio-pci"
+
     def boot_id(self) -> str:
         """The kernel's random name for this boot."""
         return self.read(self.proc / "sys/kernel/random/boot_id")
@@ -203,14 +230,26 @@ class Host:
         except OSError as error:
             raise Unreadable(f"{self.name(self.dev / 'kmsg')}: {error.strerror or error}") from error
 
+    def catch_up(self) -> None:
+        """On a replayed node let happen what is due by its clock; the runner calls it before every check."""
+        if self.replay is not None and self.replay.catch_up():
+            self.answers = msgspec.convert(self.replay.answers(), Answers)
+
     def close(self) -> None:
         """End the children and give the devices back."""
+        if self.replay is not None:
+            self.replay.close()
         self.kernel_log.close()
         self.prober.close()
 
 
 def recorded(directory: Path, clock: Clock | None = None) -> Host:
-    """The node recorded in `directory`. Raises Unreadable when that holds no recording."""
+    """The node recorded in `directory`; its events, if it has any, happen as `clock` goes.
+
+    Raises Unreadable when that holds no recording.
+    """
+    if lives(directory):
+        return _replayed(directory, clock)
     path = directory / "answers.json"
     try:
         answers = msgspec.json.decode(path.read_bytes(), type=Answers)
@@ -224,6 +263,22 @@ def recorded(directory: Path, clock: Clock | None = None) -> Host:
 def printable(name: str) -> str:
     """A file's name as text that can be sent on: bytes that are not UTF-8 come as \\xNN."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _replayed(directory: Path, clock: Clock | None) -> Host:
+    clock = clock or ManualClock()
+    try:
+        replay = Replay(directory, clock)
+        answers = msgspec.convert(replay.answers(), Answers)
+    except BadRecording as error:
+        raise Unreadable(str(error)) from error
+    except msgspec.ValidationError as error:
+        raise Unreadable(f"{directory}/answers.json: {error}") from error
+    if isinstance(clock, ManualClock):
+        clock.step(answers.now - clock.now())
+    host = Host(root=replay.root, clock=clock, answers=answers, replay=replay)
+    host.catch_up()
+    return host
 
 
 def short_host_name() -> str:

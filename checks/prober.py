@@ -5,6 +5,7 @@ A child that SIGKILL cannot end (D state: NFS server gone, driver stuck) stays k
 next call on that door fails at once, without a second child, until the first one is gone.
 """
 
+import os
 import pickle
 import select
 import socket
@@ -12,7 +13,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,13 +94,14 @@ class _Child:
         return True
 
 
-def _start() -> _Child:
+def _start(environment: Mapping[str, str]) -> _Child:
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
             [sys.executable, "-I", "-m", "checks.probe_child", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
+            env={**os.environ, **environment},
             start_new_session=True,
         )
     return _Child(process, ours)
@@ -108,8 +110,10 @@ def _start() -> _Child:
 class Prober:
     """Calls module-level functions in warm, killable children; safe to use from several threads."""
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, clock: Clock | None = None, environment: Mapping[str, str] | None = None) -> None:
+        """environment: variables that the children have besides ours, such as where a library is found."""
         self._clock = clock or SystemClock()
+        self._environment = environment or {}
         self._lock = threading.Lock()
         self._idle: dict[str, _Child] = {}  # the part of the door before ":" -> a warm child
         self._hung: dict[str, _Child] = {}  # door -> the child that hangs in it
@@ -172,7 +176,7 @@ class Prober:
         with self._lock:
             child = self._idle.pop(lane, None)
         if child is None or child.process.poll() is not None:
-            child = _start()
+            child = _start(self._environment)
         child.calls += 1
         return child
 

@@ -2,10 +2,13 @@
 
 from checks.base import Check
 from checks.fabric import ethernet
+from checks.gpu import gpu_count, xid
 from checks.storage import mounts, space
 from checks.system import clock_sync, kernel_log, limits, memory, processes, shm
 
 CHECKS: tuple[Check, ...] = (
+    gpu_count.CHECK,
+    xid.CHECK,
     ethernet.CHECK,
     space.CHECK,
     mounts.CHECK,
