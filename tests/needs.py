@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ PARTS: dict[str, tuple[Callable[[], bool], str]] = {
         "pip install '.[trainer]' -c constraints.txt",
     ),
     "ip": (lambda: shutil.which("ip") is not None, "apt install iproute2"),
+    "postgresql": (lambda: bool(list(Path("/usr/lib/postgresql").glob("*/bin/postgres"))), "apt install postgresql"),
     "slurm": (lambda: all(map(shutil.which, ("slurmctld", "slurmd", "munged"))), "apt install slurm-wlm munge"),
     "kmsg": (
         lambda: os.access("/dev/kmsg", os.R_OK | os.W_OK),
