@@ -1,24 +1,26 @@
 """A PostgreSQL server of the tests' own, on a socket in its directory: Debian's binaries, no cluster of the machine."""
 
 import os
+import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 
 class PostgresServer:
-    """One server with a database `muster`. As root it runs as the user postgres, since it refuses to run as root."""
+    """One server with a database `muster`. As root it runs as the user postgres, since it refuses to run as root.
 
-    def __init__(self, top: Path) -> None:
-        self.top = top
+    It lives outside of pytest's directories: pytest makes those unreadable for other users whenever a session starts.
+    """
+
+    def __init__(self) -> None:
+        self.top = top = Path(tempfile.mkdtemp(prefix="muster-pg-"))
         (self._bin,) = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]
         self._as = []
         if os.geteuid() == 0:
             self._as = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups"]
             subprocess.run(["chown", "postgres", str(top)], check=True)
-            for parent in top.parents:
-                if str(parent).startswith("/tmp/"):
-                    parent.chmod(parent.stat().st_mode | 0o011)
         self._call("initdb", "-D", f"{top}/data", "-A", "trust", "-U", "muster", "--no-sync")
         self.process = self._start()
         self._call("createdb", "-h", str(top), "-U", "muster", "muster")
@@ -48,6 +50,7 @@ class PostgresServer:
             timeout=30,
         )
         self.process.wait(timeout=20)
+        shutil.rmtree(self.top)
 
     def _start(self) -> "subprocess.Popen[bytes]":
         command = [*self._as, str(self._bin / "postgres"), "-D", f"{self.top}/data", "-k", str(self.top), "-h", ""]

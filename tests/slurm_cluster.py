@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -83,10 +84,14 @@ def _is_free(port: int) -> bool:
 
 
 class SlurmCluster:
-    """munged, slurmctld and `nodes` slurmd in one directory; `environment` has the SLURM_CONF that clients need."""
+    """munged, slurmctld and `nodes` slurmd in one directory; `environment` has the SLURM_CONF that clients need.
 
-    def __init__(self, top: Path, nodes: int = 4, extra: str = "") -> None:
-        self.top = top
+    It lives outside of pytest's directories: pytest makes those unreadable for munge whenever a session starts.
+    """
+
+    def __init__(self, nodes: int = 4, extra: str = "") -> None:
+        self.top = top = Path(tempfile.mkdtemp(prefix="muster-slurm-"))
+        top.chmod(0o755)
         self.nodes = [f"n{index + 1}" for index in range(nodes)]
         self.environment = {**os.environ, "SLURM_CONF": str(top / "etc/slurm.conf")}
         for name in ("etc", "state", "run", "log", "munge", "dev", *(f"spool/{node}" for node in self.nodes)):
@@ -145,6 +150,7 @@ class SlurmCluster:
             path = self.top / name
             if path.exists() and path.read_text().strip():
                 subprocess.run(["kill", path.read_text().strip()], capture_output=True, check=False)
+        shutil.rmtree(self.top, ignore_errors=True)
 
     def _configure(self, extra: str) -> None:
         count = len(self.nodes)
@@ -173,9 +179,6 @@ class SlurmCluster:
         (munge / "key").chmod(0o400)
         shutil.chown(munge, "munge", "munge")
         shutil.chown(munge / "key", "munge", "munge")
-        for parent in (munge, *munge.parents):
-            if parent.stat().st_uid == 0 and str(parent).startswith("/tmp/"):
-                parent.chmod(parent.stat().st_mode | 0o011)
         as_munge = ["setpriv", "--reuid", "munge", "--regid", "munge", "--clear-groups"]
         command: Sequence[str] = [
             *as_munge, "munged", "--force", "--socket", str(munge / "sock"), "--key-file", str(munge / "key"),

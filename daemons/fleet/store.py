@@ -58,7 +58,11 @@ class Store:
             with self._engine.begin() as connection:
                 tables.migrate(connection)
         except sa.exc.DBAPIError as error:
+            self.close()
             raise StateError(f"fleet.store: {_shown(url)}: {error.orig}") from error
+        except StateError:
+            self.close()
+            raise
 
     def apply(self, batch: Batch, now: float) -> Admission:
         """Take a batch; when this returns, what was admitted is durable."""

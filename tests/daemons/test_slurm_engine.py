@@ -15,9 +15,9 @@ from daemons.engines.slurm import Slurm, sbatch
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+def cluster() -> Iterator[SlurmCluster]:
     need("root", "slurm")
-    made = SlurmCluster(tmp_path_factory.mktemp("slurm"))
+    made = SlurmCluster()
     try:
         made.start()
         yield made
@@ -54,7 +54,7 @@ def test_a_job_is_submitted_followed_and_its_end_known(cluster: SlurmCluster, en
     job = engine.submit(
         Submission(
             name="hello",
-            command=("/bin/sh", "-c", 'echo "$SLURMD_NODENAME $WORD"; exit 3'),
+            command=("/bin/sh", "-c", 'echo "$SLURMD_NODENAME $WORD"'),
             nodes=("n2", "n3"),
             gpus_per_node=8,
             environment={"WORD": "it's me"},
@@ -62,10 +62,21 @@ def test_a_job_is_submitted_followed_and_its_end_known(cluster: SlurmCluster, en
         )
     )
     found = ended(cluster, engine, job)
-    assert (found.state, found.exit_code, found.nodes, found.gpus) == (JobState.FAILED, 3, ("n2", "n3"), 16)
+    assert (found.state, found.exit_code, found.nodes, found.gpus) == (
+        JobState.COMPLETED,
+        0,
+        ("n2", "n3"),
+        16,
+    )
     assert (found.name, found.user, found.partition) == ("hello", "root", "main")
     assert began <= found.submitted <= found.started <= found.ended <= time.time() + 1
     assert sorted((tmp_path / f"{job}.out").read_text().split("\n"))[1:3] == ["n2 it's me", "n3 it's me"]
+
+
+def test_a_job_that_fails_says_with_what(cluster: SlurmCluster, engine: Slurm) -> None:
+    job = engine.submit(Submission(name="fails", command=("sh", "-c", "exit 3"), nodes=1, partition="canary"))
+    found = ended(cluster, engine, job)
+    assert (found.state, found.exit_code, found.partition) == (JobState.FAILED, 3, "canary")
 
 
 def test_a_running_job_can_be_cancelled_and_cancelling_again_is_nothing(cluster: SlurmCluster, engine: Slurm) -> None:
