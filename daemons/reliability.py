@@ -2,7 +2,7 @@
 
 Pure formulas. Symbols and sources: r_f failures per 1,000 node-days; M mean time to failure of the whole job; w seconds
 that a checkpoint blocks training; dt seconds between checkpoints; u0 seconds to restart; d seconds until a failure is
-noticed and explained. Young 1974 and Daly 2006 for the interval; Kokolis et al. 2025 (Meta RSC, arXiv 2410.21680) for r_f and
+noticed and explained. Young 1974 and Daly 2006 for the interval; Kokolis et al. 2025 (arXiv 2410.21680) for r_f and
 for E[ETTR], which leaves d out: it is added to u0 here, since half an hour of waiting for a watchdog is lost as well.
 """
 
