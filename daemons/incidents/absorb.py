@@ -1,13 +1,14 @@
 """Changes of findings become changes of incidents: late, repeated and out of order ones included."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
 from checks.base import Finding, Status, worst
-from daemons.incidents.grouping import family, key_of
+from daemons.incidents.correlation import ALONE, Correlation, best
+from daemons.incidents.grouping import JOB, family
 from daemons.incidents.model import SAMPLES, Change, Incident, Member, Situation, State
 
 _OPENING = frozenset({"opened", "worsened", "eased", "repeated"})
@@ -44,6 +45,9 @@ class _Draft:
         self.members[finding.fingerprint] = _member(change, is_open, before)
         if is_open:
             self._sample(finding)
+            if before is None:
+                newest = max(self.incident.newest, _begun(finding, change))
+                self.incident = msgspec.structs.replace(self.incident, newest=newest)
             if self.over:
                 self._reopen()
         elif not self._open and not self.over:
@@ -56,6 +60,11 @@ class _Draft:
         self.samples[finding.fingerprint] = finding
         if len(self.samples) > SAMPLES:
             self.samples = {f.fingerprint: f for f in sorted(self.samples.values(), key=_notable)[:SAMPLES]}
+
+    def join(self, key: str, finding: Finding) -> None:
+        """Take in a job and the node that explains it; what the node says is the cause."""
+        cause = self.incident.cause if _is_job(family(finding)) else finding.cause
+        self.incident = msgspec.structs.replace(self.incident, joined=(*self.incident.joined, key), cause=cause)
 
     def _reopen(self) -> None:
         self.incident = msgspec.structs.replace(
@@ -88,12 +97,14 @@ class _Draft:
             self.incident = msgspec.structs.replace(self.incident, severity=status)
 
 
-def absorb(situation: Situation, changes: Iterable[Change], reopen_seconds: float) -> Situation:
+def absorb(
+    situation: Situation, changes: Iterable[Change], reopen_seconds: float, correlation: Correlation = ALONE
+) -> Situation:
     """The incidents after these changes; what comes back within reopen_seconds goes on in its old incident."""
     changes = list(changes)
     if not changes:
         return situation
-    book = _Book(situation, reopen_seconds)
+    book = _Book(situation, reopen_seconds, correlation)
     for change in changes:
         book.take(change)
     return book.closed()
@@ -102,16 +113,20 @@ def absorb(situation: Situation, changes: Iterable[Change], reopen_seconds: floa
 class _Book:
     """The situation while a batch is applied: every incident is copied once, however many changes it gets."""
 
-    def __init__(self, situation: Situation, reopen_seconds: float) -> None:
+    def __init__(self, situation: Situation, reopen_seconds: float, correlation: Correlation) -> None:
         self._before = situation
         self._reopen_seconds = reopen_seconds
+        self._correlation = correlation
         self._drafts: dict[str, _Draft] = {}
         self._early = dict(situation.early)
         self._by_key: dict[str, str] = {}
         self._by_fingerprint: dict[str, str] = {}
+        self._by_node: dict[bool, dict[str, dict[str, None]]] = {True: {}, False: {}}  # of jobs, of everything else
         for incident in situation.incidents.values():  # in order of opening: the newest of a key stays
-            self._by_key[incident.key] = incident.id
+            self._by_key.update(dict.fromkeys((incident.key, *incident.joined), incident.id))
             self._by_fingerprint.update(dict.fromkeys(incident.members, incident.id))
+            for member in incident.members.values():
+                self._note_node(member.node, incident)
 
     def take(self, change: Change) -> None:
         finding = change.finding
@@ -125,6 +140,10 @@ class _Book:
             found.worsen(finding.status)
         found.put(change, is_open)
         self._by_fingerprint[finding.fingerprint] = found.incident.id
+        self._note_node(finding.node, found.incident)
+
+    def _note_node(self, node: str, incident: Incident) -> None:
+        self._by_node[_is_job(incident.family)].setdefault(node, {})[incident.id] = None
 
     def _home(self, finding: Finding, change: Change, is_open: bool) -> _Draft | None:
         """The incident that this change belongs to; None when there is nothing to do, as with one that comes late."""
@@ -142,11 +161,44 @@ class _Book:
         if not is_open:
             self._note_early(fingerprint, change.seq)
             return None
-        key = key_of(finding)
+        key = self._correlation.key(finding)
         current = self._by_key.get(key)
-        if current is not None and self._lasts(self._draft(current), change):
+        if current is not None and self._belongs(self._draft(current), finding, change):
             return self._draft(current)
-        return self._opened(key, change)
+        return self._explained(key, finding, change) or self._opened(key, change)
+
+    def _belongs(self, draft: _Draft, finding: Finding, change: Change) -> bool:
+        """What is shared by nodes must also begin together: a second fault of a switch is news."""
+        incident = draft.incident
+        shared = self._correlation.place(finding) and finding.node not in {m.node for m in draft.members.values()}
+        if shared and abs(_begun(finding, change) - incident.newest) > self._correlation.together_seconds:
+            return False
+        return self._lasts(draft, change)
+
+    def _explained(self, key: str, finding: Finding, change: Change) -> _Draft | None:
+        """The incident of the node that a job died of, or of the job that died of this node."""
+        begun, is_job = _begun(finding, change), _is_job(family(finding))
+        found = best(
+            finding,
+            (
+                (one.id, one.cause, one.newest)
+                for one in self._on_node(finding.node, not is_job)
+                if self._correlation.explains(finding, begun, one.cause, one.newest)
+            ),
+            begun,
+        )
+        if found is None:
+            return None
+        draft = self._draft(found)
+        self._by_key[key] = found
+        draft.join(key, finding)
+        return draft
+
+    def _on_node(self, node: str, is_job: bool) -> Iterator[Incident]:
+        """Incidents of jobs, or of everything else, that go on or did lately and touch the node."""
+        for found in self._by_node[is_job].get(node, ()):
+            draft = self._drafts.get(found)
+            yield draft.incident if draft else self._before.incidents[found]
 
     def _note_early(self, fingerprint: str, seq: int) -> None:
         self._early.pop(fingerprint, None)
@@ -168,6 +220,7 @@ class _Book:
             state=State.OPEN,
             opened=finding.first_seen or change.at,
             last_change=change.at,
+            newest=_begun(finding, change),
         )
         self._by_key[key] = incident.id
         self._drafts[incident.id] = draft = _Draft(incident)
@@ -183,6 +236,14 @@ class _Book:
         incidents.update({key: draft.finished() for key, draft in self._drafts.items()})
         early: Mapping[str, int] = self._early
         return msgspec.structs.replace(self._before, incidents=incidents, early=early)
+
+
+def _is_job(kind: str) -> bool:
+    return kind.startswith(f"{JOB}/")
+
+
+def _begun(finding: Finding, change: Change) -> float:
+    return finding.first_seen or change.at
 
 
 def _member(change: Change, is_open: bool, before: Member | None) -> Member:

@@ -6,20 +6,25 @@ import msgspec
 
 from daemons.alerts.config import AlertsConfig
 from daemons.incidents.absorb import absorb
+from daemons.incidents.correlation import ALONE, Correlation
 from daemons.incidents.model import Change, Incident, Kind, Situation, State, Tell, UnknownIncident
 from daemons.incidents.storm import fold, tell_storm
 from daemons.incidents.telling import LOUD, due, elapsed, forgettable, spoken, told, urgency
 
 
 def decide(
-    situation: Situation, changes: Iterable[Change], now: float, config: AlertsConfig
+    situation: Situation,
+    changes: Iterable[Change],
+    now: float,
+    config: AlertsConfig,
+    correlation: Correlation = ALONE,
 ) -> tuple[Situation, list[Tell]]:
     """The situation after these changes and at this time, and what to tell of it.
 
     Call it with no changes now and then: reminders, the end of a flap interval and of a burst come with time.
     At most burst_messages single messages and storm.STORM_MESSAGES about a storm come out in any burst_seconds.
     """
-    after = absorb(situation, changes, config.reopen_minutes * 60)
+    after = absorb(situation, changes, config.reopen_minutes * 60, correlation)
     after, tells = _tell(after, now, config)
     kept = {i.id: i for i in after.incidents.values() if not forgettable(i, now, config) or _in_storm(i, after)}
     return msgspec.structs.replace(after, incidents=kept), tells

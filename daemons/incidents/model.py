@@ -58,12 +58,13 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
-    """What people know: since when, the worst they were told, of how many components, and whether it is over."""
+    """What people know: since when, the worst they were told, of how many components and nodes, whether it is over."""
 
     at: float
     severity: Status
     components: int
     over: bool = False
+    nodes: int = 0
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +74,8 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     members: by fingerprint, also those that are over. samples: the worst and first findings, whole.
     opened, last_change, resolved: epoch seconds; resolved is 0 while it goes on. flaps: how often it came back.
     storm: the storm whose messages speak for it, "" when it has messages of its own. tells: how many so far.
-    ended: how it ended, in words.
+    ended: how it ended, in words. newest: when the youngest of its findings began. joined: keys of what it explains,
+    or is explained by (a job and the node that it died of).
     """
 
     id: str
@@ -94,6 +96,8 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     who: str = ""
     note: str = ""
     ended: str = ""
+    newest: float = 0.0
+    joined: tuple[str, ...] = ()
 
     @property
     def over(self) -> bool:

@@ -10,6 +10,8 @@ from daemons.incidents.model import Incident, Kind, State, Told
 
 # An incident that has grown so much is another matter than the one that was told.
 GROWTH = 10
+# What was told of one node and is now of so many is no longer that node's matter.
+MANY_NODES = 3
 _RANK = {Status.FAIL: 0, Status.UNKNOWN: 1, Status.WARN: 2}
 # What cannot wait for room: in a storm it is folded into the storm's messages instead.
 LOUD = frozenset({Kind.OPENED, Kind.PASSED, Kind.WORSENED, Kind.REOPENED})
@@ -46,7 +48,7 @@ def _again(incident: Incident, told: Told, now: float, config: AlertsConfig) -> 
         return Kind.RESOLVED if incident.over else Kind.REOPENED
     if _RANK[incident.severity] < _RANK[told.severity]:
         return Kind.WORSENED
-    if incident.components >= GROWTH * told.components:
+    if incident.components >= GROWTH * told.components or (told.nodes == 1 and len(incident.nodes) >= MANY_NODES):
         return Kind.GREW
     reminded = incident.state is State.OPEN and incident.severity is not Status.WARN
     return Kind.REMINDER if reminded and elapsed(now, told.at) >= config.remind_hours * 3600 else None
@@ -60,11 +62,12 @@ def urgency(incident: Incident, kind: Kind) -> tuple[bool, int, int, float]:
 def told(incident: Incident, now: float) -> Incident:
     """The incident once people know how it stands. What they were told of it never eases while it goes on."""
     before = incident.told
-    severity, components = incident.severity, incident.components
+    severity, components, nodes = incident.severity, incident.components, len(incident.nodes)
     if before is not None and not before.over and not incident.over:
         severity = min(severity, before.severity, key=_RANK.__getitem__)
         components = max(components, before.components)
-    news = Told(at=now, severity=severity, components=components, over=incident.over)
+        nodes = max(nodes, before.nodes)
+    news = Told(at=now, severity=severity, components=components, over=incident.over, nodes=nodes)
     return msgspec.structs.replace(incident, told=news)
 
 

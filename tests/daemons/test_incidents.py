@@ -26,7 +26,7 @@ def test_a_failure_is_told_at_once_and_its_end_too() -> None:
     assert story.happens(("repeated", LOST), after=60) == []
     assert story.happens(("cleared", LOST), after=60) == [Kind.RESOLVED]
     assert (only(story).state, only(story).resolved) == (State.RESOLVED, START + 120)
-    assert only(story).told == Told(at=START + 120, severity=Status.FAIL, components=1, over=True)
+    assert only(story).told == Told(at=START + 120, severity=Status.FAIL, components=1, over=True, nodes=1)
 
 
 def test_unknown_is_told_once_it_is_open() -> None:
