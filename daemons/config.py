@@ -15,6 +15,7 @@ from daemons.alerts.config import AlertsConfig
 from daemons.errors import ConfigError
 from daemons.node.config import NodeConfig
 from daemons.section import Section
+from daemons.supervisor.config import RunConfig
 
 DEFAULT_PATH = Path("/etc/muster/muster.toml")
 # Named where a person would put a secret: the remedy is better than "unknown key".
@@ -35,6 +36,7 @@ class Config(Section, frozen=True, kw_only=True):
 
     node: NodeConfig = NodeConfig()
     alerts: AlertsConfig = AlertsConfig()
+    run: RunConfig = RunConfig()
     checks: ChecksConfig = ChecksConfig()  # type: ignore[valid-type]
 
     def check(self, name: str) -> CheckConfig:

@@ -23,6 +23,7 @@ class Entry:
 COMMANDS: tuple[Entry, ...] = (
     Entry("scan", "daemons.cli.scan", "Run the checks once on this machine."),
     Entry("plan", "daemons.cli.plan", "Failures, checkpoint interval and spares to expect at a cluster size."),
+    Entry("run", "daemons.cli.run", "Supervise a training job: stuck, failed, why, restart."),
     Entry("config", "daemons.cli.config", "Check a configuration, or show the effective one."),
 )
 
