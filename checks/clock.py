@@ -23,6 +23,17 @@ class SystemClock:
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+class RunningClock(SystemClock):
+    """Wall time that begins at a given moment and goes on from there: for a recorded node that is watched."""
+
+    def __init__(self, now: float) -> None:
+        self._ahead = now - self.monotonic()
+
+    def now(self) -> float:
+        """Seconds since the epoch of the recording."""
+        return self.monotonic() + self._ahead
+
+
 class ManualClock:
     """A clock that stands still until `advance`: for tests and replayed scenarios."""
 

@@ -80,6 +80,13 @@ def run_check(check: Check, host: Host, config: CheckConfig, memory: Memory) -> 
     )
 
 
+def not_back(check: Check, host: Host, config: CheckConfig, seconds: float) -> Outcome:
+    """What is known of a check whose run has not come back after so long: nothing."""
+    reason = f"{check.name} has not come back for {seconds:.0f} s (deadline {config.deadline:g} s)"
+    found = stamp(_unknown(check, reason), check.name, host)
+    return Outcome(check=check, findings=(found,), seconds=seconds, at=host.clock.now(), looked=False, memory=None)
+
+
 def _findings(check: Check, host: Host, config: CheckConfig, memory: Memory) -> Iterator[Finding | Memory]:
     """What the check yields, then its memory once it ended."""
     # A recorded node cannot hang, and what happens on it happens by its own clock, which a child does not have.

@@ -177,8 +177,17 @@ class Daemon(ABC):
                 self._turn()
             log.info("%s: ending: %s", self.name, self._ending)
         finally:
-            self._end()
+            self.close()
         return 0
+
+    def close(self) -> None:
+        """Take every step of the end, also of one that has not begun."""
+        self._notifier.tell(STOPPING=1)
+        for what, step in self.endings():
+            try:
+                step()
+            except Exception:
+                log.exception("%s: could not %s", self.name, what)
 
     def _take_signals(self) -> None:
         signal.signal(signal.SIGTERM, lambda *_: self.stop("SIGTERM"))
@@ -240,11 +249,3 @@ class Daemon(ABC):
             self._fed = now
             words: dict[str, str | int] = {"WATCHDOG": 1} if self._notifier.watchdog_seconds else {}
             self._notifier.tell(**words, STATUS=self.status())
-
-    def _end(self) -> None:
-        self._notifier.tell(STOPPING=1)
-        for what, step in self.endings():
-            try:
-                step()
-            except Exception:
-                log.exception("%s: could not %s", self.name, what)

@@ -72,7 +72,7 @@ def _port(host: Host, port: Path, config: Config, memory: Memory, now: float, bo
     speed = _speed(host, port)
     values = {f"ethernet_{what}_errors_total": float(total) for what, (total, _) in rises.items()}
     values |= {"ethernet_carrier_changes_total": float(came_and_went)}
-    values |= {"ethernet_speed_bits_per_second": speed * 1e6} if speed else {}
+    values |= {"ethernet_speed_bytes_per_second": speed * 1e6 / 8} if speed else {}
     if not host.integer(port / "carrier"):
         yield replace(_without_link(host, port, name, config), values=values)
         return
@@ -181,7 +181,7 @@ CHECK = Check(
     run=run,
     config=Config,
     metrics={
-        "ethernet_speed_bits_per_second": "Speed that the port trained to, where it says.",
+        "ethernet_speed_bytes_per_second": "Speed that the port trained to, where it says.",
         "ethernet_receive_errors_total": "Frames that came in damaged or could not be taken.",
         "ethernet_transmit_errors_total": "Frames that could not be sent.",
         "ethernet_carrier_changes_total": "Times the link came or went.",

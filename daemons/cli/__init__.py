@@ -21,6 +21,8 @@ class Entry:
 
 
 COMMANDS: tuple[Entry, ...] = (
+    Entry("up", "daemons.cli.up", "Scan this machine, then watch it in the foreground."),
+    Entry("node", "daemons.cli.node", "The node agent, as systemd runs it."),
     Entry("scan", "daemons.cli.scan", "Run the checks once on this machine."),
     Entry("plan", "daemons.cli.plan", "Failures, checkpoint interval and spares to expect at a cluster size."),
     Entry("run", "daemons.cli.run", "Supervise a training job: stuck, failed, why, restart."),

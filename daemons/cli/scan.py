@@ -36,22 +36,28 @@ def command(config_path: Path | None, names: tuple[str, ...], as_json: bool, rep
     """Run the checks once: exit 0 ok, 1 warn, 2 fail, 3 unknown (could not tell)."""
     config = load(config_path)
     host = open_host(config, replay)
-    started = time.perf_counter()
     try:
-        outcomes = run_all(chosen(names, config), host, config)
+        report, outcomes = scan(host, config, names)
     finally:
         host.close()
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+    else:
+        show(report, outcomes)
+    return EXIT[report.status]
+
+
+def scan(host: Host, config: Config, names: tuple[str, ...] = ()) -> tuple[Report, list[Outcome]]:
+    """Run the checks once. Raises MusterError for a name there is not."""
+    started = time.perf_counter()
+    outcomes = run_all(chosen(names, config), host, config)
     report = Report(
         node=host.node,
         status=worst([outcome.status for outcome in outcomes]),
         findings=[finding for outcome in outcomes for finding in outcome.findings],
         seconds=round(time.perf_counter() - started, 3),
     )
-    if as_json:
-        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
-    else:
-        show(report, outcomes)
-    return EXIT[report.status]
+    return report, outcomes
 
 
 def open_host(config: Config, replay: Path | None) -> Host:

@@ -130,9 +130,10 @@ class Api:
             return refusal
         try:
             found = msgspec.json.decode(await _body(request), type=list[Finding])
+            taken = await self._ask(lambda: self._agent.take(found))
         except (msgspec.DecodeError, ValueError) as error:
             return JSONResponse({"error": str(error)}, status_code=400)
-        return JSONResponse({"taken": await self._ask(lambda: self._agent.take(found))})
+        return JSONResponse({"taken": taken})
 
     async def acknowledge(self, request: Request) -> Response:
         return await self._change(request, self._agent.acknowledge)
@@ -231,7 +232,8 @@ class Server:
     def stop(self) -> None:
         """Answer what is under way, then close."""
         self._server.should_exit = True
-        self._thread.join(timeout=3)
+        if self._thread.ident is not None:
+            self._thread.join(timeout=3)
         self._bound.close()
 
     def _serve(self) -> None:

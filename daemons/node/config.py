@@ -1,14 +1,17 @@
 """What the node agent can be told."""
 
-from daemons.section import Section
+from daemons.section import Count, Positive, Section
 
 
 class NodeConfig(Section, frozen=True, kw_only=True):
     """[node] name: as people know it (default: the host name). state: directory of the ledger.
 
-    listen: host:port of the local API and /metrics; port 0 takes a free one.
+    listen: host:port of the local API and /metrics; port 0 takes a free one. keep_days, keep_changes: how long and
+    how many changes of findings stay in the ledger once they were told.
     """
 
     name: str = ""
     state: str = ""
     listen: str = "127.0.0.1:9808"
+    keep_days: Positive = 30.0
+    keep_changes: Count = 100_000

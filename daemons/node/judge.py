@@ -268,7 +268,7 @@ def _ended(item: Tracked, clean: int, rules: Habits, at: Moment) -> bool:
 
 def _outlived(item: Tracked, rules: Habits, at: Moment) -> bool:
     if item.clear is ClearRule.REBOOT:
-        return item.finding.boot_id != at.boot_id
+        return bool(at.boot_id) and item.finding.boot_id != at.boot_id
     return item.clear is ClearRule.QUIET and _elapsed(item, item.seen, at) >= rules.quiet_seconds
 
 

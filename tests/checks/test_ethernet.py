@@ -25,7 +25,7 @@ def test_healthy_first_and_second_look(node: Node) -> None:
         ("net/eno2", "skipped", "", "switched off, not in use"),
     ]
     assert found[0].values == {
-        "ethernet_speed_bits_per_second": 1e11,
+        "ethernet_speed_bytes_per_second": 1.25e10,
         "ethernet_receive_errors_total": 0.0,
         "ethernet_transmit_errors_total": 0.0,
         "ethernet_carrier_changes_total": 2.0,
