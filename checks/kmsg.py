@@ -6,10 +6,12 @@ then optional lines that begin with a space (key=value), which are left out here
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+_MOST_READERS = 8
 _RECORD_BYTES = 8192  # the kernel's largest record (CONSOLE_EXT_LOG_MAX)
 
 
@@ -42,34 +44,67 @@ def parse(raw: bytes) -> Record | None:
 class KernelLog:
     """The live /dev/kmsg, kept open between reads; never blocks.
 
+    Several checks read it, each from where it left off and some at the same time, so each has a descriptor of its own:
+    one that stands where the caller wants to go on is used again, which spares reading the whole ring anew.
     Raises OSError when it cannot be opened (not root with dmesg_restrict, no such device).
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._fd = -1
-        self._next = -1
+        self._lock = threading.Lock()
+        self._idle: list[_Reader] = []
 
     def read(self, after: int) -> Iterator[Record]:
         """The records with a sequence number above `after`, oldest first, as many as there are now."""
-        if self._fd < 0 or self._next != after + 1:
-            self.close()
-            self._fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            self._next = after + 1
-        while (raw := self._one()) is not None:
-            record = parse(raw)
-            if record is None or record.sequence < self._next:
-                continue
-            lost = record.sequence - self._next if after >= 0 else 0
-            after = record.sequence
-            self._next = after + 1
-            yield record if not lost else _with_lost(record, lost)
+        reader = self._take(after + 1)
+        try:
+            yield from reader.read(after)
+        finally:
+            self._give_back(reader)
 
     def close(self) -> None:
         """Give the device back."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        with self._lock:
+            readers, self._idle = self._idle, []
+        for reader in readers:
+            reader.close()
+
+    def _take(self, position: int) -> "_Reader":
+        with self._lock:
+            for reader in self._idle:
+                if reader.position == position:
+                    self._idle.remove(reader)
+                    return reader
+        return _Reader(self._path, position)
+
+    def _give_back(self, reader: "_Reader") -> None:
+        with self._lock:
+            self._idle.append(reader)
+            extra = self._idle[:-_MOST_READERS]
+            self._idle = self._idle[-_MOST_READERS:]
+        for old in extra:
+            old.close()
+
+
+class _Reader:
+    """One open descriptor. position: the sequence number that it reads next."""
+
+    def __init__(self, path: Path, position: int) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.position = position
+
+    def read(self, after: int) -> Iterator[Record]:
+        while (raw := self._one()) is not None:
+            record = parse(raw)
+            if record is None or record.sequence < self.position:
+                continue
+            lost = record.sequence - self.position if after >= 0 else 0
+            after = record.sequence
+            self.position = after + 1
+            yield record if not lost else _with_lost(record, lost)
+
+    def close(self) -> None:
+        os.close(self._fd)
 
     def _one(self) -> bytes | None:
         while True:

@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 
 from checks.base import Check, CheckConfig, Finding, Memory, Status, worst
-from checks.clock import ManualClock, SystemClock
 from checks.host import Answers, CommandError, Host, Unreadable
 from checks.prober import ProbeError, ProbeHung
 
@@ -95,25 +94,20 @@ def _findings(check: Check, host: Host, config: CheckConfig, memory: Memory) -> 
         yield from check.run(host, config, kept)
         yield kept
         return
-    # A recorded node's clock stands where its scenario put it; a live child reads the machine's own.
-    clock = (host.clock.now(), host.clock.monotonic()) if host.answers else None
-    seat = (str(host.root), host.answers, host.node, clock)
+    seat = (str(host.root), host.answers, host.node)
     yield from host.prober.stream(
         check.door, "checks.runner:run_in_child", check.name, config, memory, seat, deadline=config.deadline
     )
 
 
 def run_in_child(
-    name: str,
-    config: CheckConfig,
-    memory: Memory,
-    seat: tuple[str, Answers | None, str, tuple[float, float] | None],
+    name: str, config: CheckConfig, memory: Memory, seat: tuple[str, Answers | None, str]
 ) -> Iterator[Finding]:
     """The same check, in a killable child; yields its findings and returns its memory."""
     from checks.registry import by_name
 
-    root, answers, node, clock = seat
-    host = Host(root=Path(root), answers=answers, node=node, clock=ManualClock(*clock) if clock else SystemClock())
+    root, answers, node = seat
+    host = Host(root=Path(root), answers=answers, node=node)
     try:
         yield from by_name(name).run(host, config, memory)
     finally:

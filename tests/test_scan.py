@@ -1,4 +1,4 @@
-"""scan: checks side by side, told in their order; nodes that are well, dark or full of garbage."""
+"""scan: checks side by side, told in their order; nodes that are well, dark, silent or full of garbage."""
 
 import json
 import os
@@ -8,7 +8,10 @@ from pathlib import Path
 
 from recorded_node import NODES, Node
 
-from checks.registry import CHECKS
+from checks.host import Host
+from checks.registry import CHECKS, by_name
+from daemons.cli.side_by_side import run_all
+from daemons.config import parse
 
 
 def scan(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -44,3 +47,25 @@ def test_every_check_answers_on_a_node_where_every_file_holds_garbage(tmp_path: 
     answered = {finding["source"] for finding in json.loads(done.stdout)["findings"]}
     assert answered == {check.name for check in CHECKS}
     assert done.stderr == ""
+
+
+def test_silent_device_is_waited_for_once_and_costs_the_others_nothing(tmp_path: Path) -> None:
+    node = Node(tmp_path / "n1", "h100_host_healthy")
+    state = "sys/class/infiniband/mlx5_0/ports/1/state"
+    node.write({state: None})
+    os.mkfifo(node.root / state)  # opening it blocks for ever, as the read of a card that died does
+    names = ("memory", "ib_port", "ib_flap", "roce_gid", "ib_firmware")
+    config = parse("[checks]\n" + "".join(f"{name}.deadline = 0.5\n" for name in names[1:]), "test")
+    host = Host(root=node.root, node="n1")  # not as a recording: those are read without a child
+    try:
+        outcomes = run_all([by_name(name) for name in names], host, config)
+    finally:
+        host.close()
+    assert [(o.check.name, str(o.status), o.findings[0].summary) for o in outcomes] == [
+        ("memory", "ok", "90 % available of 2164 GB"),
+        ("ib_port", "unknown", "rdma gave no answer within 0.5 s"),
+        ("ib_flap", "unknown", "not asked, rdma is silent: rdma gave no answer within 0.5 s"),
+        ("roce_gid", "unknown", "not asked, rdma is silent: rdma gave no answer within 0.5 s"),
+        ("ib_firmware", "unknown", "not asked, rdma is silent: rdma gave no answer within 0.5 s"),
+    ]
+    assert host.prober.pids() == []

@@ -139,3 +139,15 @@ def test_the_real_log_is_read_from_where_another_reader_left_off() -> None:
     finally:
         later.close()
     assert memory["boot"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def test_two_readers_of_the_real_log_do_not_disturb_each_other() -> None:
+    need("kmsg")
+    host = Host(clock=SystemClock())
+    try:
+        newest = [record.sequence for record in host.kernel_records(-1)][-20:]
+        one, other = host.kernel_records(newest[0] - 1), host.kernel_records(newest[0] - 1)
+        pairs = [(next(one).sequence, next(other).sequence) for _ in newest]
+        assert pairs == [(sequence, sequence) for sequence in newest]
+    finally:
+        host.close()
