@@ -26,6 +26,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("scan", "daemons.cli.scan", "Run the checks once on this machine."),
     Entry("plan", "daemons.cli.plan", "Failures, checkpoint interval and spares to expect at a cluster size."),
     Entry("run", "daemons.cli.run", "Supervise a training job: stuck, failed, why, restart."),
+    Entry("pairs", "daemons.cli.pairs", "All-pairs bandwidth: measure, plan, simulate; name the slow part."),
     Entry("config", "daemons.cli.config", "Check a configuration, or show the effective one."),
 )
 
