@@ -7,6 +7,7 @@ recording is changed: it is laid out in a temporary directory, which its host re
 """
 
 import base64
+import os
 import re
 import shutil
 import tempfile
@@ -25,7 +26,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What is different from the base, or from `at` seconds on.
 
     files: path -> text. links: path -> target. binary: path -> base64. remove: paths, directories whole.
-    nvml: "gpus.3.temperature", "all.power" or "system.driver_version" -> answer; "gpus.3" replaces a whole GPU.
+    nvml: "gpus.3.temperature", "all.power" or "system.driver_version" -> answer; "gpus.3" replaces a whole GPU,
+    "absent" takes an answer out, "-" in a list stands for null, and "vanished" -> index makes NVML count one GPU less.
     kmsg: lines as the kernel logs them, each with the time at which it is applied. commands: as in answers.json.
     sizes: likewise. reboot: the new boot id; the log begins again and the uptime at 0.
     """
@@ -43,10 +45,15 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Scenario(Change, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """scenario.toml. about: one sentence. expect: "component status cause kind" of each trouble (for tests)."""
+    """scenario.toml. about: one sentence. until, every: seconds that tests let go by, and the steps in which.
+
+    expect: "check component status cause kind" of each trouble (for tests).
+    """
 
     about: str = ""
     base: str = ""
+    until: float = 0.0
+    every: float = 0.0
     expect: list[str] = []
     events: list[Change] = []
 
@@ -76,12 +83,15 @@ class Replay:
         self._clock = clock
         self._started = clock.monotonic()
         self._lock = threading.Lock()
-        self._temporary = tempfile.TemporaryDirectory(prefix="muster-replay-", ignore_cleanup_errors=True)
+        self._temporary = tempfile.TemporaryDirectory(
+            prefix="muster-replay-", dir=_memory(), ignore_cleanup_errors=True
+        )
         self.root = Path(self._temporary.name)
         self._answers: dict[str, Any] = {}
         self._pending: list[Change] = []
         self._uptime = 0.0
         self._booted_after = 0.0
+        self._written = -1.0
         for layer, scenario in reversed(self._layers):
             self._lay(layer)
             self._uptime = _number(self.root / "proc/uptime")
@@ -124,11 +134,12 @@ class Replay:
         for name in ("proc", "sys", "dev", "etc", "run", "var"):
             if (directory / name).is_dir():
                 shutil.copytree(directory / name, self.root / name, symlinks=True, dirs_exist_ok=True)
-        for name in ("answers.json", "nvml.json"):
-            if (directory / name).exists():
-                shutil.copy(directory / name, self.root / name)
-        if (self.root / "answers.json").exists():
-            self._answers = msgspec.json.decode((self.root / "answers.json").read_bytes())
+        if (directory / "nvml.json").exists():
+            shutil.copy(directory / "nvml.json", self.root / "nvml.json")
+        if (directory / "answers.json").exists():
+            own: dict[str, Any] = msgspec.json.decode((directory / "answers.json").read_bytes())
+            merged = {key: {**self._answers.get(key, {}), **own.get(key, {})} for key in ("commands", "sizes")}
+            self._answers = {**self._answers, **own, **merged}
 
     def _write(self, files: Mapping[str, str], links: Mapping[str, str], binary: Mapping[str, str]) -> None:
         for name, text in files.items():
@@ -190,6 +201,9 @@ class Replay:
 
     def _write_uptime(self, elapsed: float) -> None:
         now = self._uptime + elapsed - self._booted_after
+        if now == self._written:
+            return
+        self._written = now
         path = self._place("proc/uptime")
         part = path.with_suffix(".part")
         part.write_text(f"{now:.2f} {now:.2f}\n")
@@ -197,15 +211,33 @@ class Replay:
 
 
 def _set(tree: Any, names: list[str], value: Any) -> None:
-    """Put the answer in; "absent" takes it out, so that the question counts as not recorded."""
+    """Put one answer in its place."""
+    if names == ["vanished"]:
+        _vanish(tree, value)
+        return
     for name in names[:-1]:
         tree = tree[int(name)] if isinstance(tree, list) else tree.setdefault(name, {})
     if isinstance(tree, list):
-        tree[int(names[-1])] = value
+        tree[int(names[-1])] = _nulls(value)
     elif value == "absent":
         tree.pop(names[-1], None)
     else:
-        tree[names[-1]] = value
+        tree[names[-1]] = _nulls(value)
+
+
+def _vanish(tree: dict[str, Any], index: int) -> None:
+    """NVML no longer counts that GPU: the others move up, and no longer have it as a peer."""
+    del tree["gpus"][index]
+    for gpu in tree["gpus"]:
+        for question in ("p2p_nvlink", "p2p_read"):
+            if isinstance(gpu.get(question), list):
+                del gpu[question][index]
+
+
+def _nulls(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_nulls(part) for part in value]
+    return None if value == "-" else value
 
 
 def _layers(directory: Path) -> Iterator[tuple[Path, Scenario | None]]:
@@ -233,6 +265,11 @@ def _decode(path: Path, kind: type[_T]) -> _T:
 
 def _number(path: Path) -> float:
     return float(path.read_text().split()[0]) if path.exists() else 0.0
+
+
+def _memory() -> str | None:
+    """A place in memory for some hundreds of small files, or None for the usual one."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def lives(directory: Path) -> bool:

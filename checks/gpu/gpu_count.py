@@ -50,7 +50,10 @@ def run(host: Host, config: Config, memory: Memory) -> Iterator[Finding]:
     gone = sorted((known.keys() | set(enumerated)) - {gpu.pci for gpu in visible})
     for pci in gone:
         yield _gone(pci, known, enumerated, host)
-    yield _count(len([gpu for gpu in visible if gpu.missing is None]), len(enumerated), config.expected or len(known))
+    talking = [gpu for gpu in visible if gpu.missing is None and gpu.component not in silent]
+    told_of = len(visible) - len(talking) + len(gone)
+    expected = config.expected or len(known.keys() | set(enumerated))
+    yield _count(len(talking), told_of, len(enumerated), expected)
 
 
 def _learn(gpu: Gpu, known: Known) -> None:
@@ -100,20 +103,23 @@ def _gone(pci: str, known: Known, enumerated: list[str], host: Host) -> Finding:
     )
 
 
-def _count(visible: int, enumerated: int, expected: int) -> Finding:
+def _count(visible: int, told_of: int, enumerated: int, expected: int) -> Finding:
+    """On the number as a whole; told_of: GPUs that are not visible and have a finding of their own."""
     values = {"gpus_visible": float(visible), "gpus_expected": float(expected), "gpus_enumerated": float(enumerated)}
     summary = f"{visible} of {expected} GPUs visible, {enumerated} on PCI"
     if visible >= expected and visible:
         return Finding(component="gpu", status=Status.OK, summary=summary, values=values)
     if not expected and not enumerated:
         return Finding(component="gpu", status=Status.SKIPPED, summary="no NVIDIA GPU in this machine", values=values)
+    if visible + told_of >= expected:
+        return Finding(component="gpu", status=Status.SKIPPED, summary=f"{summary}: see the single GPUs", values=values)
     return Finding(
         component="gpu",
         status=Status.FAIL,
         cause="gpu.lost",
         kind="count",
         summary=summary,
-        advice="see the findings of the single GPUs; set checks.gpu_count.expected if one was taken out on purpose",
+        advice="look for it with `lspci -d 10de:` after a reboot; if it was taken out, set checks.gpu_count.expected",
         values=values,
     )
 

@@ -180,6 +180,7 @@ class Nvml:
     _silent: dict[str, _Silence] = field(default_factory=dict)
     _numbers: dict[str, int] = field(default_factory=dict)
     _by_index: dict[int, str] = field(default_factory=dict)
+    _count: int = 0
 
     def state(self) -> Missing | None:
         """Why there is no talking to the driver, or None."""
@@ -193,7 +194,10 @@ class Nvml:
     def gpus(self) -> list[Gpu]:
         """The GPUs that NVML counts, in its order; `missing` on those that cannot be talked to."""
         count = self.system("gpus")
-        return [self._gpu(index) for index in range(count)] if isinstance(count, int) else []
+        if not isinstance(count, int):
+            return []
+        self._count = count
+        return [self._gpu(index) for index in range(count)]
 
     def silent(self) -> dict[str, str]:
         """Components whose calls do not return, with what was asked and since when in words."""
@@ -236,7 +240,7 @@ class Nvml:
     def _enumerated(self, index: int) -> str:
         """The address of a GPU that NVML gives no answer about: NVML counts in PCI order, if it counts them all."""
         addresses = self.pci_addresses()
-        return addresses[index] if len(addresses) == self.system("gpus") else ""
+        return addresses[index] if len(addresses) == self._count else ""
 
     def _component(self, name: str) -> str:
         if name == _DRIVER:

@@ -221,17 +221,14 @@ RECOVERY: Mapping[str, tuple[Status, str]] = {
     "bus reset": (Status.FAIL, "drain the node and reset the GPU over PCI (`nvidia-smi --gpu-reset`, else a reboot)"),
     "system reboot": (Status.FAIL, "drain and reboot the node"),
 }
-_RECOVERY_TEXT = re.compile(r"to 0x[0-9a-fA-F]+ \((?P<action>[^)]+)\)|:\s*(?P<only>[A-Za-z0-9 ]+?)\s*$")
+_CHANGED_TO = re.compile(r"\bto 0x[0-9a-fA-F]+ \((?P<action>[^)]+)\)")
 
 
 def recovery_action(text: str) -> str:
     """The action that a 154 asks for, a key of RECOVERY; "" when the line names none that is known."""
-    words = [found["action"] or found["only"] or "" for found in _RECOVERY_TEXT.finditer(text)]
-    for word in reversed(words):
-        plain = re.sub(r"\s+required$", "", word.strip().lower())
-        if plain in RECOVERY:
-            return plain
-    return next((word for word in sorted(RECOVERY, key=len, reverse=True) if f"({word}" in text.lower()), "")
+    found = _CHANGED_TO.search(text)
+    action = re.sub(r"\s+required$", "", found["action"].strip().lower()) if found else ""
+    return action if action in RECOVERY else ""
 
 
 def _recovery(verdict: Verdict, now: list[XidEvent], elsewhere: list[XidEvent]) -> Verdict:
