@@ -19,6 +19,7 @@ PARTS: dict[str, tuple[Callable[[], bool], str]] = {
     "postgresql": (lambda: bool(list(Path("/usr/lib/postgresql").glob("*/bin/postgres"))), "apt install postgresql"),
     "slurm": (lambda: all(map(shutil.which, ("slurmctld", "slurmd", "munged"))), "apt install slurm-wlm munge"),
     "promtool": (lambda: shutil.which("promtool") is not None, "apt install prometheus"),
+    "cc": (lambda: shutil.which("cc") is not None, "apt install gcc libc6-dev"),
     "kmsg": (
         lambda: os.access("/dev/kmsg", os.R_OK | os.W_OK),
         "run as root with /dev/kmsg readable and writable",

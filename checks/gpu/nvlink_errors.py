@@ -30,6 +30,7 @@ class Config(CheckConfig, frozen=True, kw_only=True):
 def run(host: Host, config: Config, memory: Memory) -> Iterator[Finding]:
     """`gpu/N/nvlink/L` for each link with errors, `gpu/N` when it has none."""
     boot, at = host.boot_id(), host.clock.monotonic()
+    told: dict[str, bool] = memory.setdefault("told", {})
     limits = (
         ("recovery", config.fail_recoveries_per_hour, Status.FAIL),
         ("crc", config.warn_crc_per_hour, Status.WARN),
@@ -56,8 +57,10 @@ def run(host: Host, config: Config, memory: Memory) -> Iterator[Finding]:
             raise NoAnswer("nvlink_errors", missing)
         if not troubled:
             yield Finding(component=gpu.component, status=Status.OK, summary="no link above its rates", values=values)
-        for link, count in enumerate(gpu.ask("nvlinks") or []):
-            if count == 1 and link not in troubled:
+        told.update(dict.fromkeys((f"{gpu.pci}/{link}" for link in troubled), True))
+        links = gpu.ask("nvlinks")
+        for link, state in enumerate(links if isinstance(links, list) else []):
+            if state == 1 and link not in troubled and f"{gpu.pci}/{link}" in told:
                 yield Finding(component=f"{gpu.component}/nvlink/{link}", status=Status.OK, summary="within its rates")
 
     yield from each_gpu(host.nvml, judge)

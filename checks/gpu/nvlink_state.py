@@ -27,6 +27,8 @@ class Config(CheckConfig, frozen=True, kw_only=True):
 def run(host: Host, config: Config, memory: Memory) -> Iterator[Finding]:
     """`gpu/N` for the links together, `gpu/N/nvlink/L` for each that is down."""
     common = _common(host)
+    # Only a link that was told of is told to be well again: 144 links that never were down need no word each.
+    told: dict[str, bool] = memory.setdefault("told", {})
 
     def judge(gpu: Gpu) -> Iterator[Finding]:
         states: list[int | None] = gpu.value("nvlinks")
@@ -39,7 +41,10 @@ def run(host: Host, config: Config, memory: Memory) -> Iterator[Finding]:
         values = {"nvlinks_up": float(up)}
         for link, state in enumerate(states):
             if state == 0 and expected:
+                told[f"{gpu.pci}/{link}"] = True
                 yield _down(gpu, link)
+            elif state == 1 and f"{gpu.pci}/{link}" in told:
+                yield Finding(component=f"{gpu.component}/nvlink/{link}", status=Status.OK, summary="up again")
         if up >= expected:
             summary = f"{up} links up ({by})" if expected else "no NVLink in use"
             yield Finding(component=gpu.component, status=Status.OK, summary=summary, values=values)

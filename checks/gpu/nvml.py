@@ -46,20 +46,28 @@ class Source(Protocol):
 class LiveSource:
     """NVML of this machine, asked in a child behind the doors nvml:driver and nvml:gpuINDEX."""
 
-    def __init__(self, prober: Prober) -> None:
+    def __init__(
+        self,
+        prober: Prober,
+        *,
+        gpu_deadline: float = GPU_DEADLINE_SECONDS,
+        driver_deadline: float = DRIVER_DEADLINE_SECONDS,
+    ) -> None:
         self._prober = prober
+        self._gpu_deadline = gpu_deadline
+        self._driver_deadline = driver_deadline
 
     def driver(self) -> Answers:
         """See Source. Raises ProbeError."""
         answer: Answers = self._prober.call(
-            "nvml:driver", "checks.gpu.questions:open_driver", deadline=DRIVER_DEADLINE_SECONDS
+            "nvml:driver", "checks.gpu.questions:open_driver", deadline=self._driver_deadline
         )
         return answer
 
     def gpu(self, index: int, group: str) -> Answers:
         """See Source. Raises ProbeError."""
         answer: Answers = self._prober.call(
-            f"nvml:gpu{index}", "checks.gpu.questions:read_gpu", index, group, deadline=GPU_DEADLINE_SECONDS
+            f"nvml:gpu{index}", "checks.gpu.questions:read_gpu", index, group, deadline=self._gpu_deadline
         )
         return answer
 

@@ -203,6 +203,8 @@ def _p2p(capability: int, handle: Handle) -> list[int | None]:
             continue
         same = nv.nvmlDeviceGetPciInfo(other).busId == nv.nvmlDeviceGetPciInfo(handle).busId
         statuses.append(None if same else int(nv.nvmlDeviceGetP2PStatus(handle, other, capability)))
+    if len(statuses) < 2:
+        raise nv.NVMLError(nv.NVML_ERROR_NOT_SUPPORTED)  # a GPU alone has no pair
     return statuses
 
 
