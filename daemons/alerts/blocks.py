@@ -35,8 +35,13 @@ class SlackMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def escape(plain: str) -> str:
-    """Plain text as mrkdwn: no mention, link or code can come out of it."""
-    return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("`", _APART)
+    """Plain text as mrkdwn: no mention, link or code block can come out of it."""
+    return entities(plain).replace("`", _APART)
+
+
+def entities(plain: str) -> str:
+    """The three characters that Slack reads as control characters, in any text."""
+    return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def slack_message(told: Note) -> SlackMessage:
@@ -54,7 +59,7 @@ def slack_message(told: Note) -> SlackMessage:
         blocks.append({"type": "context", "elements": [_mrkdwn(f"Look further: `{escape(told.command)}`")]})
     return SlackMessage(
         id=told.id,
-        text=escape(cut(text(told), _FALLBACK_CHARS)),
+        text=entities(cut(text(told), _FALLBACK_CHARS)),
         blocks=blocks[:BLOCKS],
         broadcast=told.kind in LOUD_REPLIES,
     )

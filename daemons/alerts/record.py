@@ -1,12 +1,17 @@
 """The record of incidents as people and programs see it: in a running agent, and in the file when none runs."""
 
+import contextlib
+import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from daemons.alerts import tables
+from daemons.alerts.channels import SLACK
 from daemons.alerts.message import evidence, line, title, where
 from daemons.alerts.posts import Post
 from daemons.errors import StateError
@@ -41,17 +46,31 @@ def described(
 
 
 def read_only(path: Path) -> list[dict[str, Any]]:
-    """The incidents of a desk's file that no agent holds. Raises StateError when there is none, or it is unreadable."""
+    """The incidents of a desk's file, while no agent has it or while one does. Raises StateError."""
+    with opened(path) as connection:
+        saved = tables.read(connection)
+        return described(saved.situation, saved.posts, connection)
+
+
+def slack_messages(path: Path, subject: str) -> list[tuple[str, dict[str, Any]]]:
+    """State and content of every message to Slack about a subject, or whose id begins so. Raises StateError."""
+    begin = subject.replace("%", "").replace("_", "")
+    with opened(path) as connection:
+        found = tables.posts(
+            connection, "channel = ? AND method = 'post' AND subject LIKE ? ORDER BY id", SLACK, f"{begin}%"
+        )
+    return [(str(post.state), json.loads(post.body)) for post in found]
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """The file, to read. Raises StateError when there is none, or it cannot be read or understood."""
     if not path.exists():
-        raise StateError(f"{path}: no record of incidents here; name the state directory with --state")
+        raise StateError(f"{path}: no record of incidents here: start an agent, or set node.state")
     try:
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
-        try:
-            saved = tables.read(connection)
-            return described(saved.situation, saved.posts, connection)
-        finally:
-            connection.close()
-    except sqlite3.DatabaseError as error:
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            yield connection
+    except (sqlite3.DatabaseError, msgspec.MsgspecError) as error:
         raise StateError(f"{path}: cannot be read: {error}") from error
 
 

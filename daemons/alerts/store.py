@@ -12,13 +12,7 @@ from daemons.alerts.posts import Post, Thread
 from daemons.alerts.tables import Facts, Saved
 from daemons.errors import StateError
 from daemons.incidents import Situation
-
-_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-_PRIMARY = 0xFF  # the primary code stands in the low byte of SQLite's extended ones
-
-
-class Damaged(Exception):
-    """The file is there and cannot be understood."""
+from daemons.ledger.damage import check, is_damage, set_aside
 
 
 class Store:
@@ -44,7 +38,7 @@ class Store:
         except sqlite3.DatabaseError as error:
             if not damaging(error):
                 raise StateError(f"{self.path}: {error}; free space there, or give muster the right to it") from error
-        except (Damaged, msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             pass
         self._put_aside(now)
         lost = Saved(facts=Facts(lost_until=now))
@@ -63,9 +57,7 @@ class Store:
             return self._read(connection)
 
     def _read(self, connection: sqlite3.Connection) -> Saved:
-        fault = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if fault != "ok":
-            raise Damaged(fault)
+        check(connection)
         saved = tables.read(connection)
         self._saved, self._facts = saved.situation, saved.facts
         return saved
@@ -150,11 +142,8 @@ class Store:
     def _put_aside(self, now: float) -> None:
         self._close()
         self._forget()
-        self.set_aside = aside = self.path.with_name(f"{self.path.name}.damaged-{int(now)}")
-        for suffix in ("", "-wal", "-shm"):
-            part = self.path.with_name(self.path.name + suffix)
-            with contextlib.suppress(FileNotFoundError):
-                part.rename(aside.with_name(aside.name + suffix))
+        if self.path.exists():
+            self.set_aside = set_aside(self.path, str(int(now)))
 
 
 @contextlib.contextmanager
@@ -171,9 +160,8 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def damaging(error: sqlite3.DatabaseError) -> bool:
-    """Whether the file itself is broken, rather than the disk full or the file locked."""
-    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY
-    return code in _DAMAGE or (code == sqlite3.SQLITE_ERROR and "no such" in str(error))
+    """Whether the file itself is broken or holds other tables, rather than the disk full or the file locked."""
+    return is_damage(error) or "no such table" in str(error) or "no such column" in str(error)
 
 
 def _unshared(path: Path) -> sqlite3.Connection:

@@ -27,6 +27,8 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("plan", "daemons.cli.plan", "Failures, checkpoint interval and spares to expect at a cluster size."),
     Entry("run", "daemons.cli.run", "Supervise a training job: stuck, failed, why, restart."),
     Entry("pairs", "daemons.cli.pairs", "All-pairs bandwidth: measure, plan, simulate; name the slow part."),
+    Entry("incidents", "daemons.cli.incidents", "List, show, acknowledge or resolve what went wrong."),
+    Entry("alerts", "daemons.cli.alerts", "Send a test message, or show what was told."),
     Entry("config", "daemons.cli.config", "Check a configuration, or show the effective one."),
 )
 
