@@ -72,6 +72,7 @@ def health(board: Board, now: float) -> tuple[bool, dict[str, Any]]:
         "healthy": fresh and not board.degraded,
         "status": str(board.status),
         "ledger": board.degraded or "ok",
+        "alerts": board.alerts.trouble or "ok",
         "alerts_waiting": board.alerts.waiting,
         "checks": checks,
     }
