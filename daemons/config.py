@@ -13,7 +13,7 @@ from checks.base import CheckConfig
 from checks.registry import CHECKS
 from daemons.alerts.config import AlertsConfig
 from daemons.errors import ConfigError
-from daemons.node.config import NodeConfig
+from daemons.node.config import FleetLinkConfig, NodeConfig
 from daemons.section import Section
 from daemons.supervisor.config import RunConfig
 
@@ -35,6 +35,7 @@ class Config(Section, frozen=True, kw_only=True):
     """The whole file."""
 
     node: NodeConfig = NodeConfig()
+    fleet: FleetLinkConfig = FleetLinkConfig()
     alerts: AlertsConfig = AlertsConfig()
     run: RunConfig = RunConfig()
     checks: ChecksConfig = ChecksConfig()  # type: ignore[valid-type]

@@ -133,6 +133,9 @@ def alerts(board: Board) -> Iterator[Metric]:
         {},
         float(bool(board.degraded)),
     )
+    if board.link.url:
+        text = "When the fleet last took a batch of this node, since the epoch; 0 when it never has."
+        yield _gauge("muster_fleet_link_last_success_timestamp_seconds", text, {}, board.link.reached)
 
 
 def _samples(state: CheckState, name: str) -> dict[str, float]:

@@ -22,9 +22,9 @@ def credentials(environment: Mapping[str, str]) -> Credentials:
     Raises ConfigError for a credential that cannot be read or is plainly none.
     """
     found = Credentials(
-        slack_token=_secret("slack_token", environment),
-        slack_webhook=_secret("slack_webhook", environment),
-        webhook_token=_secret("webhook_token", environment),
+        slack_token=secret("slack_token", environment),
+        slack_webhook=secret("slack_webhook", environment),
+        webhook_token=secret("webhook_token", environment),
     )
     if found.slack_webhook and not found.slack_webhook.startswith(("https://", "http://")):
         raise ConfigError("MUSTER_SLACK_WEBHOOK: is no address; copy the whole https://hooks.slack.com/... of the app")
@@ -33,7 +33,8 @@ def credentials(environment: Mapping[str, str]) -> Credentials:
     return found
 
 
-def _secret(name: str, environment: Mapping[str, str]) -> str:
+def secret(name: str, environment: Mapping[str, str]) -> str:
+    """The secret MUSTER_NAME of the environment, else the systemd credential `name`, else "". Raises ConfigError."""
     given = environment.get(f"MUSTER_{name.upper()}", "").strip()
     directory = environment.get("CREDENTIALS_DIRECTORY", "")
     if given or not directory:

@@ -111,6 +111,11 @@ class Ledger:
             new = [change for s, change in waiting.items() if seq < s < self._reserved]
             return found + new[: limit - len(found)]
 
+    def oldest(self) -> int:
+        """Number of the oldest change there still is, 0 when there is none."""
+        with self._lock:
+            return next((change.seq for change in self.changes_after(0, 1)), 0)
+
     @property
     def last_seq(self) -> int:
         """The highest sequence number given so far."""

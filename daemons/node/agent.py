@@ -22,6 +22,7 @@ from daemons.lifecycle import Daemon, Due
 from daemons.node.api import Api, Server
 from daemons.node.board import Board, CheckState
 from daemons.node.judge import DELIVERED, Moment, acknowledge, deliver, habits, judge, pass_time, resolve
+from daemons.node.outbox import Facts, Outbox, machine_of
 from daemons.node.parts import Parts
 from daemons.node.runs import Runs
 
@@ -59,6 +60,7 @@ class NodeAgent(Daemon):
         self._began = began
         self._runs = Runs(parts.host, lambda outcome: self.post(lambda: self._finished(outcome)))
         self._server = Server(Api(self, parts.token).app(), parts.bound)
+        self._outbox = self._make_outbox()
         self._opened: Counter[tuple[str, str]] = Counter()
         self._boot_id, self._uptime_ahead = self._boot()
         self._wall_ahead = self.clock.now() - self.clock.monotonic()
@@ -91,6 +93,8 @@ class NodeAgent(Daemon):
         self._tell_of_ledger()
         self._tell_desk()
         self._desk.start()
+        if self._outbox:
+            self._outbox.start()
         self._server.start()
         checks = len(self.board.checks)
         log.info("watching %s with %d checks; API and metrics: http://%s", self.board.node, checks, self.address)
@@ -122,6 +126,7 @@ class NodeAgent(Daemon):
         return (
             ("end the checks", self._runs.close),
             ("end the API", self._server.stop),
+            *((("end the way to the fleet", self._outbox.close),) if self._outbox else ()),
             *self._parts.end,
         )
 
@@ -218,6 +223,8 @@ class NodeAgent(Daemon):
             self._ledger.advance(READER, self._desk.cursor)
             if self._desk.cursor <= before:
                 break
+        if self._outbox:
+            self._outbox.wake()
 
     def _look_around(self) -> None:
         """What no run of a check brings: time, the disk, doors that hang, the queue of messages."""
@@ -279,6 +286,7 @@ class NodeAgent(Daemon):
             incidents=self._desk.counts() if changed else self.board.incidents,
             alerts=self._desk.state() if changed else self.board.alerts,
             degraded=self._ledger.degraded,
+            link=self._outbox.state if self._outbox else self.board.link,
             hung=self._host.prober.hung() if changed else self.board.hung,
         )
 
@@ -295,6 +303,24 @@ class NodeAgent(Daemon):
     def _moment(self) -> Moment:
         monotonic = self.clock.monotonic()
         return Moment(monotonic=monotonic, uptime=monotonic + self._uptime_ahead, boot_id=self._boot_id)
+
+    def _make_outbox(self) -> Outbox | None:
+        if self._parts.fleet is None:
+            return None
+        machine = machine_of(self._host)
+
+        def facts() -> Facts:
+            board = self.board
+            return Facts(
+                node=board.node,
+                machine=machine,
+                boot_id=self._boot_id,
+                status=str(board.status),
+                agent=board.version,
+                checks=len(board.checks),
+            )
+
+        return Outbox(self._config.fleet, self._ledger, facts, self.clock, self._parts.fleet)
 
     def _boot(self) -> tuple[str, float]:
         """The boot id, and how far uptime is ahead of the monotonic clock (0 where they are the same)."""

@@ -46,6 +46,19 @@ class AlertState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LinkState:
+    """The way to the fleet. url: "" without one. reached: when it last took a batch, epoch seconds, 0 if never.
+
+    delivered: number of the last change that is durable there. trouble: why it takes nothing now.
+    """
+
+    url: str = ""
+    reached: float = 0.0
+    delivered: int = 0
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
     """The agent at one moment. open: findings as the ledger holds them. opened: how many were ever opened, by cause.
 
@@ -62,6 +75,7 @@ class Board:
     alerts: AlertState = AlertState()
     degraded: str = ""
     hung: Mapping[str, float] = field(default_factory=dict)
+    link: LinkState = LinkState()
 
     @property
     def status(self) -> Status:

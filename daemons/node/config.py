@@ -15,3 +15,15 @@ class NodeConfig(Section, frozen=True, kw_only=True):
     listen: str = "127.0.0.1:9808"
     keep_days: Positive = 30.0
     keep_changes: Count = 100_000
+
+
+class FleetLinkConfig(Section, frozen=True, kw_only=True):
+    """[fleet] url: of the fleet daemon, such as https://fleet.example:9809; empty for none.
+
+    The node's token comes as MUSTER_FLEET_TOKEN or credential fleet_token. ca: file of the certificates that the
+    fleet's own is checked against (default: the system's). interval: seconds between signs of life.
+    """
+
+    url: str = ""
+    ca: str = ""
+    interval: Positive = 30.0

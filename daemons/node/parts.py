@@ -14,14 +14,15 @@ from typing import Any, Protocol
 from checks.clock import RunningClock
 from checks.host import Host, Unreadable, recorded
 from daemons.alerts.config import AlertsConfig
-from daemons.alerts.credentials import Credentials, credentials
+from daemons.alerts.credentials import Credentials, credentials, secret
 from daemons.alerts.desk import AlertDesk
 from daemons.config import Config
-from daemons.errors import MusterError, StateError
+from daemons.errors import ConfigError, MusterError, StateError
 from daemons.incidents import Incident
 from daemons.ledger import Keep, Ledger, LedgerChange
 from daemons.node.api import listen, token
 from daemons.node.board import AlertState
+from daemons.node.outbox import Post, Sender
 from daemons.node.state import ALERTS_FILE, LEDGER_FILE, StateDirectory, directory
 
 
@@ -46,7 +47,10 @@ class Desk(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What the agent has open. bound: the API's socket. token: of the API. end: gives everything back, in order."""
+    """What the agent has open. bound: the API's socket. token: of the API. end: gives everything back, in order.
+
+    fleet: sends to the fleet daemon; None where none is configured.
+    """
 
     host: Host
     state: Path
@@ -55,6 +59,7 @@ class Parts:
     bound: socket
     token: str
     end: Sequence[tuple[str, Callable[[], None]]]
+    fleet: Post | None = None
 
 
 def open_parts(config: Config, replay: Path | None = None, environment: Mapping[str, str] = os.environ) -> Parts:
@@ -70,6 +75,7 @@ def open_parts(config: Config, replay: Path | None = None, environment: Mapping[
             undo.callback(step)
 
         secrets = credentials(environment)
+        fleet = _fleet(config, environment)
         bound = listen(config.node.listen)
         give_back("close the API's socket", bound.close)
         path = directory(config.node.state, environment)
@@ -84,7 +90,9 @@ def open_parts(config: Config, replay: Path | None = None, environment: Mapping[
         give_back("close the ledger", ledger.close)
         desk = AlertDesk(path / ALERTS_FILE, config.alerts, host.clock, secrets)
         give_back("end the delivery", desk.close)
-        found = Parts(host=host, state=path, ledger=ledger, desk=desk, bound=bound, token=token(path), end=end)
+        found = Parts(
+            host=host, state=path, ledger=ledger, desk=desk, bound=bound, token=token(path), end=end, fleet=fleet
+        )
         undo.pop_all()
     return found
 
@@ -107,3 +115,20 @@ def _ledger(path: Path, config: Config, host: Host) -> Ledger:
         return Ledger(path, host.clock, keep)
     except (sqlite3.Error, OSError) as error:
         raise StateError(f"{path}: cannot be opened ({error}): see that its directory has room and is ours") from error
+
+
+def _fleet(config: Config, environment: Mapping[str, str]) -> Post | None:
+    url = config.fleet.url
+    if not url:
+        return None
+    if not url.startswith(("https://", "http://")):
+        raise ConfigError(f"fleet.url: {url!r} is no address such as https://fleet.example:9809")
+    key = secret("fleet_token", environment)
+    if not key:
+        raise ConfigError(
+            "fleet.url: needs this node's token: set MUSTER_FLEET_TOKEN, or the systemd credential fleet_token"
+        )
+    try:
+        return Sender(config.fleet, key)
+    except OSError as error:
+        raise ConfigError(f"fleet.ca: {config.fleet.ca}: cannot be read: {error.strerror or error}") from error

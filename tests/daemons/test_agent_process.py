@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fleet_receiver import FleetReceiver
 from needs import need
 from running_agent import RunningAgent
 
@@ -142,3 +143,20 @@ def test_up_prints_the_scan_then_the_addresses_and_ends_on_ctrl_c(tmp_path: Path
     assert lines[0].split() == ["check", "status", "component", "what", "it", "saw"]
     assert [line.split()[0] for line in lines[-5:]] == ["status", "metrics", "health", "state", "watching;"]
     assert (tmp_path / "state/ledger.db").exists()
+
+
+def test_the_fleet_gets_every_change_though_the_agent_is_killed_in_between(tmp_path: Path) -> None:
+    fleet = FleetReceiver("secret")
+    config = f'[fleet]\nurl = "{fleet.url}"\n'
+    agent = RunningAgent(tmp_path, replay=NODE, config=config, environment={"MUSTER_FLEET_TOKEN": "secret"})
+    try:
+        for number in range(4):
+            job = {"component": f"job/{number}", "status": "fail", "kind": "failed", "summary": "KeyError"}
+            agent.post("/findings", [job])
+            agent.kill()
+            agent.start()
+        fleet.wait_for("job/3")
+        assert [name for *_, name in fleet.applied if name.startswith("job/")] == ["job/0", "job/1", "job/2", "job/3"]
+    finally:
+        assert agent.end() == 0
+        fleet.end()
