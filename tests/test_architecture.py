@@ -87,3 +87,11 @@ def test_no_package_imports_torch_outside_the_trainer() -> None:
         if name.split(".")[0] == "torch" and not path.startswith(("checks/pairs/workers/", "daemons/supervisor/job/"))
     ]
     assert found == [], "the agent must not need torch: only files that run inside a job's process may import it"
+
+
+def test_metrics_are_in_base_units_as_promtool_asks() -> None:
+    from checks.registry import CHECKS
+
+    odd = ("bits", "milliseconds", "ms", "kilobytes", "percent", "fahrenheit", "mb", "gb", "ghz", "mhz")
+    found = [name for check in CHECKS for name in check.metrics if set(name.split("_")) & set(odd)]
+    assert found == [], "bytes, seconds, ratio, hertz: see `promtool check metrics`"

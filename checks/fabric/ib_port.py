@@ -116,7 +116,7 @@ def _expected_rate(
 
 def _judge_rate(port: Port, rate: float, expected: tuple[float, str]) -> Finding:
     want, word = expected
-    values = {"infiniband_port_active": 1.0, "infiniband_port_rate_bits_per_second": rate * 1e9}
+    values = {"infiniband_port_active": 1.0, "infiniband_port_rate_bytes_per_second": rate * 1e9 / 8}
     if rate >= want:
         known = "" if "not in the table" not in word else ", its board is not in the table"
         summary = f"active, {rate:g} Gb/s{known}"
@@ -164,6 +164,6 @@ CHECK = Check(
     door=infiniband.DOOR,
     metrics={
         "infiniband_port_active": "1 while the port is active.",
-        "infiniband_port_rate_bits_per_second": "Rate that the port trained to.",
+        "infiniband_port_rate_bytes_per_second": "Rate that the port trained to.",
     },
 )

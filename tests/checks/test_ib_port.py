@@ -28,7 +28,7 @@ def test_healthy(node: Node) -> None:
         ("ib/mlx5_1/1", "ok", "", "active, 400 Gb/s"),
         ("ib/mlx5_2/1", "ok", "", "active, 100 Gb/s, its board is not in the table"),
     ]
-    assert found[0].values == {"infiniband_port_active": 1.0, "infiniband_port_rate_bits_per_second": 4e11}
+    assert found[0].values == {"infiniband_port_active": 1.0, "infiniband_port_rate_bytes_per_second": 5e10}
 
 
 def test_down_warns_by_its_peers_and_fails_once_it_was_active(node: Node) -> None:

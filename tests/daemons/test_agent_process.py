@@ -40,7 +40,7 @@ def agent(tmp_path: Path) -> Iterator[RunningAgent]:
     assert running.end() == 0
 
 
-def test_metrics_of_a_recorded_node_are_these(agent: RunningAgent) -> None:
+def test_metrics_of_a_recorded_node_are_the_golden_ones(agent: RunningAgent) -> None:
     agent.all_checked()
     page = normalised(agent.get("/metrics").decode())
     if os.environ.get("UPDATE_GOLDEN"):
