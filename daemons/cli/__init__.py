@@ -29,6 +29,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("pairs", "daemons.cli.pairs", "All-pairs bandwidth: measure, plan, simulate; name the slow part."),
     Entry("incidents", "daemons.cli.incidents", "List, show, acknowledge or resolve what went wrong."),
     Entry("alerts", "daemons.cli.alerts", "Send a test message, or show what was told."),
+    Entry("record", "daemons.cli.record", "Save this node so that scan and the agent can run against it."),
     Entry("config", "daemons.cli.config", "Check a configuration, or show the effective one."),
 )
 
