@@ -41,7 +41,7 @@ class RunningAgent:
             self.process = subprocess.Popen(command, stderr=log, env=self._environment)
         self.address = self.said(r"http://(\S+:\d+)")
 
-    def said(self, pattern: str, seconds: float = 20.0) -> str:
+    def said(self, pattern: str, seconds: float = 60.0) -> str:
         """The first group of the pattern, once the log has it."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -76,7 +76,7 @@ class RunningAgent:
 
     def all_checked(self) -> None:
         """Wait until every check has run."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 90
         while time.monotonic() < end:
             checks = self.json("/healthz")["checks"].values()
             if checks and all(check["age_seconds"] is not None for check in checks):
