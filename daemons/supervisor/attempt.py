@@ -1,6 +1,7 @@
 """One start of a job, from launch to verdict."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -85,7 +86,9 @@ class Run:
             hook=self._plan.config.instrument,
         )
         for name in ("beat", "hook"):
-            (scratch / name).mkdir(exist_ok=True)
+            # Nothing of an attempt may be taken for the next one's.
+            shutil.rmtree(scratch / name, ignore_errors=True)
+            (scratch / name).mkdir()
         job = launch(self._plan.command, environment)
         follower = Follower(self._path, (job.out, job.err), self._clock.monotonic, self._tell)
         self._watch.begin(job, follower, self._path, rank_logs)
@@ -128,7 +131,7 @@ class Run:
     def _outcome(self, job: Job, follower: Follower, seconds: float) -> Outcome:
         code = job.exit if job.exit is not None else -signal.SIGKILL
         stopped = bool(self._stop.requests)
-        verdict = self._watch.stuck or self._ended(job, follower, code, stopped)
+        verdict = self._watch.close() or self._ended(job, follower, code, stopped)
         attempt = Attempt(exit=code, seconds=round(seconds, 3), verdict=verdict)
         return Outcome(
             attempt=attempt, progressed=self._watch.progressed, refused=job.refused, step=self._watch.furthest

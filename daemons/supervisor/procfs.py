@@ -35,6 +35,7 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True):
 
     switches: context switches of its own will. read_bytes, written_bytes: through system calls. syscall: number, -1 in
     user space or where the kernel does not tell. arguments: of that call. wchan: kernel function it sleeps in.
+    descriptor: what the first argument of a read or write names. busy: share of one core since the last look.
     """
 
     state: str = "?"
@@ -45,7 +46,8 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True):
     syscall: int = -1
     arguments: tuple[int, ...] = ()
     wchan: str = ""
-    descriptor: str = ""  # what the first argument of a read or write names
+    descriptor: str = ""
+    busy: float = 0.0
 
 
 def process(pid: int, proc: Path = Path("/proc")) -> Process | None:

@@ -12,6 +12,7 @@ import msgspec
 from checks.clock import Clock, SystemClock
 from daemons.errors import MusterError
 from daemons.supervisor.attempt import Outcome, Plan, Run, exit_code
+from daemons.supervisor.evidence import Evidence
 from daemons.supervisor.jobdir import JobDirectory, forget_old, home
 from daemons.supervisor.policy import Decision, Memory, decide, remember, used_restart
 from daemons.supervisor.record import Record
@@ -95,7 +96,14 @@ class Supervisor:
 
     def _once(self) -> Outcome:
         number = self._memory.starts
-        watch = Watch(self._directory.scratch, self._furthest)
+        watch = Watch(
+            self._plan.host,
+            self._directory.scratch,
+            self._plan.config,
+            self._furthest,
+            self._say,
+            Evidence(self._plan.job, self._say),
+        )
         run = Run(self._plan, number, self._directory, self._stop, self._clock, self._say, watch)
         outcome = run.go()
         self._furthest = max(self._furthest, outcome.step)
