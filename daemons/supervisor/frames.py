@@ -10,7 +10,7 @@ _NOT_USERS = re.compile(
     r"(^<|/(site|dist)-packages/|/lib(64)?/python3\.\d+/|/daemons/supervisor/job/|/muster_beat\.py$|\.(so|pyx)(\.|$)"
     r"|^(torch|numpy)/|\.cpython-)"
 )
-_TRACEBACK_LINE = re.compile(r'^\s*File "([^"]+)", line (\d+)(?:, in (.+))?$')
+_TRACEBACK_LINE = re.compile(r'^\s*File "([^"]+)", line (\d+)(?:,? in (.+))?$')
 
 
 class Frame(msgspec.Struct, frozen=True):
