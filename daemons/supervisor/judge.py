@@ -35,7 +35,7 @@ _USER_PHASES = (
     ("compile", re.compile(r"compil|warm_?up", re.IGNORECASE)),
 )
 # A function that holds the whole loop says nothing of what is done at the moment.
-_WHOLE_LOOP = re.compile(rr"train|fit|^_*main|^run$", re.IGNORECASE)
+_WHOLE_LOOP = re.compile(r"train|fit|^_*main|^run$", re.IGNORECASE)
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
