@@ -23,6 +23,7 @@ PROCESS_DOORS = {
     "checks/host.py",  # commands with a deadline
     "checks/prober.py",  # killable children
     "daemons/supervisor/launch.py",  # a user's job
+    "daemons/demo/job.py",  # the demonstration's own job
     "daemons/engines/local.py",  # jobs of the engine "local", which outlive the daemon
 }
 

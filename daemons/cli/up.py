@@ -13,10 +13,19 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.option("--demo", is_flag=True, help="Also train for a minute, kill a rank, and show what muster makes of it.")
 @click.pass_obj
-def command(config_path: Path | None) -> int:
+def command(config_path: Path | None, demo: bool) -> int:
     """Scan this machine, then watch it in the foreground until Ctrl-C: agent, metrics, status page."""
-    return up(config_path)
+    if not demo:
+        return up(config_path)
+    from daemons.demo.beside import Beside
+
+    beside = Beside(config_path)
+    try:
+        return up(config_path, beside.began)
+    finally:
+        beside.stop()
 
 
 def up(config_path: Path | None, began: Callable[["NodeAgent"], None] = lambda agent: None) -> int:

@@ -1,7 +1,9 @@
 """What happened in a demonstration and when, as lines for people; pure."""
 
 import enum
-from collections.abc import Iterable, Mapping
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,16 +53,14 @@ class Story:
         return f"one rank was killed: {told}; {self.times[Chapter.FINISHED] - self.began:.0f} s in all"
 
 
-def last_step(log: str) -> int:
-    """The step of the last whole line of a trainer's log, 0 when there is none."""
-    import msgspec
+def steps_of(log: str) -> list[int]:
+    """The steps in a trainer's log, one JSON object a line; half a line at its end is not there yet."""
+    return [int(json.loads(line)["step"]) for line in log.splitlines() if line.endswith("}")]
 
-    for line in reversed(log.splitlines()):
-        try:
-            return int(msgspec.json.decode(line)["step"])
-        except (msgspec.DecodeError, KeyError, TypeError):
-            continue
-    return 0
+
+def resumed_at(steps: Sequence[int]) -> int | None:
+    """The first step that was done a second time, None while there is none."""
+    return next((later for earlier, later in itertools.pairwise(steps) if later <= earlier), None)
 
 
 def verdict_text(verdict: Mapping[str, Any]) -> str:
