@@ -65,8 +65,9 @@ def resumed_at(steps: Sequence[int]) -> int | None:
 
 def verdict_text(verdict: Mapping[str, Any]) -> str:
     """A supervisor's verdict in a few words."""
-    ranks = ", ".join(str(rank) for rank in verdict.get("ranks") or []) or "no rank"
-    return f"{verdict.get('kind')}: {verdict.get('cause')}, rank {ranks} on {verdict.get('host') or 'this machine'}"
+    ranks = ", ".join(str(rank) for rank in verdict.get("ranks") or [])
+    who = f"rank {ranks}" if ranks else "no rank"
+    return f"{verdict.get('kind')}: {verdict.get('cause')}, {who} on {verdict.get('host') or 'this machine'}"
 
 
 def of_job(incidents: Iterable[Mapping[str, Any]], job: str) -> Mapping[str, Any] | None:
