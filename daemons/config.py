@@ -12,6 +12,7 @@ import msgspec
 from checks.base import CheckConfig
 from checks.registry import CHECKS
 from daemons.alerts.config import AlertsConfig
+from daemons.engines.choose import EngineConfig
 from daemons.errors import ConfigError
 from daemons.node.config import FleetLinkConfig, NodeConfig
 from daemons.section import Section
@@ -37,6 +38,7 @@ class Config(Section, frozen=True, kw_only=True):
     node: NodeConfig = NodeConfig()
     fleet: FleetLinkConfig = FleetLinkConfig()
     alerts: AlertsConfig = AlertsConfig()
+    engine: EngineConfig = EngineConfig()
     run: RunConfig = RunConfig()
     checks: ChecksConfig = ChecksConfig()  # type: ignore[valid-type]
 

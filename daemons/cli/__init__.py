@@ -24,6 +24,8 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("up", "daemons.cli.up", "Scan this machine, then watch it in the foreground."),
     Entry("node", "daemons.cli.node", "The node agent, as systemd runs it."),
     Entry("scan", "daemons.cli.scan", "Run the checks once on this machine."),
+    Entry("drain", "daemons.cli.drain", "Close a node to new jobs; a dry run unless --yes."),
+    Entry("undrain", "daemons.cli.undrain", "Open a node that muster closed; a dry run unless --yes."),
     Entry("plan", "daemons.cli.plan", "Failures, checkpoint interval and spares to expect at a cluster size."),
     Entry("run", "daemons.cli.run", "Supervise a training job: stuck, failed, why, restart."),
     Entry("pairs", "daemons.cli.pairs", "All-pairs bandwidth: measure, plan, simulate; name the slow part."),
