@@ -128,7 +128,7 @@ def test_a_reader_beside_a_hammering_writer_sees_whole_records_that_only_grow(tm
     with subprocess.Popen([sys.executable, "-c", HAMMER], env=env) as writer:
         try:
             last = -1
-            while len(seen) < 2000:
+            while len(seen) < 500:
                 assert writer.poll() is None
                 record = read(tmp_path).get(0)
                 if record is None:
