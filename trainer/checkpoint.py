@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
+from torch.distributed.tensor import DTensor
 
 from trainer.distributed import World, ask_one
 from trainer.errors import (
@@ -97,7 +99,8 @@ class Checkpoints:
             upload, self._staged = response, None
         else:
             upload, self._staged = response.upload_completion, response.staging_completion
-        self._running = self._pool.submit(self._finish, upload, step, facts, begun)
+        size = sum(_local_bytes(value) for value in state.values())
+        self._running = self._pool.submit(self._finish, upload, step, facts, begun, size)
         if wait or self.synchronous:
             self.settle()
         self.cost.stall = self.clock() - begun
@@ -158,6 +161,11 @@ class Checkpoints:
         except CheckpointException as error:
             raise CheckpointDamagedError(f"{path}: {_first_failure(error)}") from error
 
+    def require(self, step: int) -> None:
+        """Raises CheckpointTargetError unless `step` is durable: a run must not end as if it were."""
+        if self.saved != step:
+            raise CheckpointTargetError(f"{self.directory}: step {step} is trained and could not be saved")
+
     def close(self) -> None:
         """Wait for what is being written and give the directory up."""
         try:
@@ -190,7 +198,7 @@ class Checkpoints:
         except OSError as error:
             self.say(f"checkpoint directory cannot be used for now, training goes on: {error}")
 
-    def _finish(self, upload: "Future[Any]", step: int, facts: Facts, begun: float) -> str | None:
+    def _finish(self, upload: "Future[Any]", step: int, facts: Facts, begun: float, size: int) -> str | None:
         """What follows the writing, in the background; the reason where the save failed. All ranks come through here
         in the same order, so the exchange of checksums pairs up."""
         partial = self.directory / f"step-{step:08}.partial"
@@ -200,7 +208,7 @@ class Checkpoints:
                 path.name: checksum(path) for path in sorted(partial.glob(f"__{self.world.rank}_*"))
             }
         except (OSError, RuntimeError, CheckpointException) as error:
-            mine = _first_failure(error)
+            mine = self._refusal(partial, size) or _first_failure(error)
         everyone: list[Any] = [None] * self.world.size
         dist.all_gather_object(everyone, mine, group=self.world.saves)
         failures = [answer for answer in everyone if isinstance(answer, str)]
@@ -218,6 +226,22 @@ class Checkpoints:
         self.saved = step
         self.cost.total = self.clock() - begun
         return None
+
+    def _refusal(self, partial: Path, size: int) -> str:
+        """Why the disk does not take `size` bytes of this rank, "" if it does.
+
+        torch's writer hides a full disk behind a message on positions in its file, so the disk is asked again.
+        """
+        probe = partial / f"__{self.world.rank}_probe"
+        try:
+            for path in partial.glob(f"__{self.world.rank}_*"):
+                path.unlink()
+            with probe.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, max(size, 1))
+            probe.unlink()
+        except OSError as error:
+            return f"rank {self.world.rank}: {error.strerror} ({size:,} bytes wanted)"
+        return ""
 
     def _publish(self, step: int, sums: dict[str, tuple[int, int]], facts: Facts) -> None:
         partial = self.directory / f"step-{step:08}.partial"
@@ -254,6 +278,12 @@ def _stager(world: World) -> DefaultStager:
             use_pinned_memory=cuda, use_shared_memory=False, use_async_staging=cuda, use_non_blocking_copy=cuda
         )
     )
+
+
+def _local_bytes(value: Tensor) -> int:
+    """What this rank holds of a tensor."""
+    local = value.to_local() if isinstance(value, DTensor) else value
+    return local.numel() * local.element_size()
 
 
 def checksum(path: Path) -> tuple[int, int]:

@@ -45,7 +45,7 @@ PRESETS = {
         model=ModelConfig(dim=320, layers=8, heads=5, kv_heads=5, ffn=896, vocab=320), sequence=256, batch=16, rate=1e-3
     ),
     "125m": Preset(
-        model=ModelConfig(dim=768, layers=16, heads=12, kv_heads=4, ffn=2304, vocab=320),
+        model=ModelConfig(dim=768, layers=18, heads=12, kv_heads=4, ffn=2304, vocab=320),
         sequence=1024,
         batch=64,
         rate=6e-4,

@@ -43,7 +43,7 @@ def token_cache(checkpoint_dir: Path | None) -> Path:
 
 def _tokenizer(path: Path) -> Any:
     try:
-        from tokenizers import Tokenizer  # type: ignore[import-not-found, unused-ignore]
+        from tokenizers import Tokenizer  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError:
         raise MissingExtraError("--tokenizer needs the tokenizers package: pip install 'muster[tokenizer]'") from None
     try:
@@ -81,7 +81,7 @@ class StreamingSource:
 
     def __init__(self, url: str, length: int, cache: Path) -> None:
         try:
-            from streaming import StreamingDataset  # type: ignore[import-not-found, unused-ignore]
+            from streaming import StreamingDataset  # type: ignore[import-not-found, import-untyped, unused-ignore]
         except ImportError:
             raise MissingExtraError(
                 f"--data mds:{url} needs the mosaicml-streaming package: pip install 'muster[streaming]'"

@@ -362,17 +362,22 @@ class Trainer:
         self.say(f"SIGTERM: saving step {self.step} and leaving with exit code {STOPPED}")
         if self.pending:
             self._read(None)
-        self._save(wait=True)
+        self._save_last()
         self._close()
         return STOPPED
 
     def _finish(self) -> None:
-        if self.checkpoints is not None:
-            self.checkpoints.settle()
-            if self.checkpoints.saved != self.step:
-                self._save(wait=True)
+        self._save_last()
         self._close()
         self.say(f"done: {self.step} steps, {self.tokens:,} tokens")
+
+    def _save_last(self) -> None:
+        if self.checkpoints is None:
+            return
+        self.checkpoints.settle()
+        if self.checkpoints.saved != self.step:
+            self._save(wait=True)
+        self.checkpoints.require(self.step)
 
     def _close(self) -> None:
         muster_beat.beat(phase="teardown")
