@@ -13,6 +13,7 @@ from checks.base import CheckConfig
 from checks.registry import CHECKS
 from daemons.alerts.config import AlertsConfig
 from daemons.engines.choose import EngineConfig
+from daemons.classify_config import ClassifyConfig
 from daemons.errors import ConfigError
 from daemons.node.config import FleetLinkConfig, NodeConfig
 from daemons.section import Section
@@ -40,6 +41,7 @@ class Config(Section, frozen=True, kw_only=True):
     alerts: AlertsConfig = AlertsConfig()
     engine: EngineConfig = EngineConfig()
     run: RunConfig = RunConfig()
+    classify: ClassifyConfig = ClassifyConfig()
     checks: ChecksConfig = ChecksConfig()  # type: ignore[valid-type]
 
     def check(self, name: str) -> CheckConfig:

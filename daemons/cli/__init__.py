@@ -32,6 +32,8 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("incidents", "daemons.cli.incidents", "List, show, acknowledge or resolve what went wrong."),
     Entry("alerts", "daemons.cli.alerts", "Send a test message, or show what was told."),
     Entry("record", "daemons.cli.record", "Save this node so that scan and the agent can run against it."),
+    Entry("classify", "daemons.cli.classify", "Name the root cause in logs: files, directories, stdin."),
+    Entry("rules", "daemons.cli.rules", "The rules that explain logs, and their examples."),
     Entry("config", "daemons.cli.config", "Check a configuration, or show the effective one."),
 )
 
