@@ -154,8 +154,8 @@ def _check(name: str, rule: Rule | Cue, causes: dict[str, Cause]) -> None:
     texts = (rule.type, rule.message, rule.frames) if isinstance(rule, Cue) else (rule.unless,)
     try:
         if isinstance(rule, Rule):
-            compiled(rule.pattern, rule.ignore_case)
             literals(rule.pattern, rule.ignore_case)
+            compiled(rule.pattern, rule.ignore_case)
         for text in texts:
             compiled(text)
     except ValueError as error:
