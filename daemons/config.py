@@ -12,8 +12,8 @@ import msgspec
 from checks.base import CheckConfig
 from checks.registry import CHECKS
 from daemons.alerts.config import AlertsConfig
-from daemons.engines.choose import EngineConfig
 from daemons.classify_config import ClassifyConfig
+from daemons.engines.choose import EngineConfig
 from daemons.errors import ConfigError
 from daemons.node.config import FleetLinkConfig, NodeConfig
 from daemons.section import Section
