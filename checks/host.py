@@ -12,16 +12,20 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from checks.adjtimex import KernelClock, kernel_clock
 from checks.clock import Clock, ManualClock, SystemClock
+from checks.direct_io import Throughput
 from checks.gpu.nvml import LiveSource, Nvml, RecordedSource
 from checks.kmsg import KernelLog, Record, RecordedKernelLog
+from checks.owners import Walk
 from checks.prober import ProbeHung, Prober
 from checks.replay import BadRecording, Replay, lives
+
+Answer = TypeVar("Answer")
 
 
 class Unreadable(Exception):
@@ -56,6 +60,8 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     sizes: mount point -> sizes, or {"hangs": true} spelt as null for a mount that never answers.
     commands: the command line joined by spaces -> [exit code, stdout, stderr]. clock: what adjtimex(2) said.
+    throughput: directory -> what a timed read and write measured. walks: mount point -> whose files lie there. Null in
+    either: it never answers.
     """
 
     node: str
@@ -63,6 +69,8 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     sizes: dict[str, FileSystemSize | None] = {}
     commands: dict[str, tuple[int, str, str]] = {}
     clock: KernelClock | None = None
+    throughput: dict[str, Throughput | None] = {}
+    walks: dict[str, Walk | None] = {}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -204,12 +212,28 @@ class Host:
 
     def _recorded_size(self, mount: str) -> FileSystemSize:
         assert self.answers is not None
-        if mount not in self.answers.sizes:
-            raise Unreadable(f"{mount}: no such file or directory")
-        size = self.answers.sizes[mount]
-        if size is None:
-            raise ProbeHung(f"mount:{mount}", 60.0, 4242)
-        return size
+        return recorded_answer(self.answers.sizes, mount)
+
+    def throughput(self, directory: str, size: int, *, write: bool, seconds: float, deadline: float) -> Throughput:
+        """Time a read (and a write) of `size` bytes in `directory`, at most `seconds` each, in a killable child.
+
+        Raises ProbeTimeout or ProbeHung when it does not answer, ProbeFailed with the system's error.
+        """
+        if self.answers is not None:
+            return recorded_answer(self.answers.throughput, directory)
+        function = "checks.direct_io:measure"
+        answer = self.prober.call(f"mount:{directory}", function, directory, size, write, seconds, deadline=deadline)
+        return msgspec.convert(answer, Throughput)
+
+    def walk(self, mount: str, seconds: float, deadline: float) -> Walk:
+        """Whose files lie on the file system of `mount`, as far as `seconds` allow, in a killable child.
+
+        Raises ProbeTimeout or ProbeHung when it does not answer, ProbeFailed with the system's error.
+        """
+        if self.answers is not None:
+            return recorded_answer(self.answers.walks, mount)
+        answer = self.prober.call(f"mount:{mount}", "checks.owners:walk", mount, seconds, deadline=deadline)
+        return msgspec.convert(answer, Walk)
 
     def run(self, command: Sequence[str], deadline: float) -> Completed:
         """Run a program of the machine, at most `deadline` seconds; it and its children are ended then.
@@ -258,6 +282,16 @@ def recorded(directory: Path, clock: Clock | None = None) -> Host:
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise Unreadable(f"{path}: {error}") from error
     return Host(root=directory, clock=clock or ManualClock(now=answers.now), answers=answers)
+
+
+def recorded_answer(answers: dict[str, Answer | None], path: str) -> Answer:
+    """The recorded answer for a path. Raises Unreadable when there is none, ProbeHung for one that never came."""
+    if path not in answers:
+        raise Unreadable(f"{path}: no such file or directory")
+    answer = answers[path]
+    if answer is None:
+        raise ProbeHung(f"mount:{path}", 60.0, 4242)
+    return answer
 
 
 def printable(name: str) -> str:

@@ -23,6 +23,9 @@ from checks.clock import Clock, SystemClock
 _KILL_GRACE_SECONDS = 0.5
 # A child is replaced after so many calls, which bounds what a leaking driver library can cost.
 _CALLS_PER_CHILD = 5000
+# Several checks ask at once, and most answers take a millisecond: so long a caller waits for the child that is there
+# before it starts another. A child that hangs holds the next caller up for no longer.
+_QUEUE_SECONDS = 0.3
 _HEADER = struct.Struct("!I")
 
 
@@ -114,8 +117,9 @@ class Prober:
         """environment: variables that the children have besides ours, such as where a library is found."""
         self._clock = clock or SystemClock()
         self._environment = environment or {}
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._idle: dict[str, _Child] = {}  # the part of the door before ":" -> a warm child
+        self._busy: dict[str, int] = {}  # the same part -> children that are answering
         self._hung: dict[str, _Child] = {}  # door -> the child that hangs in it
 
     def call(self, door: str, function: str, *args: object, deadline: float) -> Any:
@@ -135,18 +139,16 @@ class Prober:
         """
         self._refuse_if_hung(door)
         lane = door.split(":", 1)[0]
-        child = self._take(lane)
         finished = False
+        child = self._take(lane)
         try:
             yield from self._exchange(child, door, (function, args), deadline)
             finished = True
         finally:
             if finished:
                 self._give_back(lane, child)
-            elif not child.kill():
-                child.hung_since = self._clock.monotonic()
-                with self._lock:
-                    self._hung[door] = child
+            else:
+                self._end(lane, door, child)
 
     def hung(self) -> dict[str, float]:
         """Doors with a child that cannot be killed, and for how many seconds."""
@@ -174,19 +176,37 @@ class Prober:
 
     def _take(self, lane: str) -> _Child:
         with self._lock:
+            if lane not in self._idle and self._busy.get(lane):
+                self._lock.wait_for(lambda: lane in self._idle, _QUEUE_SECONDS)
             child = self._idle.pop(lane, None)
-        if child is None or child.process.poll() is not None:
-            child = _start(self._environment)
+            self._busy[lane] = self._busy.get(lane, 0) + 1
+        try:
+            if child is None or child.process.poll() is not None:
+                child = _start(self._environment)
+        except BaseException:
+            with self._lock:
+                self._busy[lane] -= 1
+            raise
         child.calls += 1
         return child
 
     def _give_back(self, lane: str, child: _Child) -> None:
         with self._lock:
+            self._busy[lane] -= 1
             keep = lane not in self._idle and child.calls < _CALLS_PER_CHILD
             if keep:
                 self._idle[lane] = child
+                self._lock.notify()
         if not keep:
             child.kill()
+
+    def _end(self, lane: str, door: str, child: _Child) -> None:
+        gone = child.kill()
+        with self._lock:
+            self._busy[lane] -= 1
+            if not gone:
+                child.hung_since = self._clock.monotonic()
+                self._hung[door] = child
 
     def _exchange(self, child: _Child, door: str, request: object, deadline: float) -> Iterator[Any]:
         end = self._clock.monotonic() + deadline

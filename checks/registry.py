@@ -28,8 +28,20 @@ from checks.gpu import (
     utilization,
     xid,
 )
-from checks.storage import mounts, space
-from checks.system import clock_sync, kernel_log, limits, memory, processes, shm
+from checks.storage import disk_filler, mounts, nfs_latency, nvme_smart, read_throughput, space
+from checks.system import (
+    clock_sync,
+    cpu,
+    edac,
+    kernel_log,
+    limits,
+    memory,
+    processes,
+    reboot,
+    services,
+    shm,
+    sysctl,
+)
 
 CHECKS: tuple[Check, ...] = (
     gpu_count.CHECK,
@@ -67,11 +79,20 @@ CHECKS: tuple[Check, ...] = (
     mtu.CHECK,
     space.CHECK,
     mounts.CHECK,
+    nfs_latency.CHECK,
+    read_throughput.CHECK,
+    nvme_smart.CHECK,
+    disk_filler.CHECK,
+    reboot.CHECK,
     kernel_log.CHECK,
+    cpu.CHECK,
+    edac.CHECK,
     memory.CHECK,
     shm.CHECK,
     limits.CHECK,
     processes.CHECK,
+    services.CHECK,
+    sysctl.CHECK,
     clock_sync.CHECK,
 )
 
