@@ -83,9 +83,12 @@ class Demonstration(threading.Thread):
         killed = job.kill_rank(1)
         self._tell_of(Chapter.FAULT, f"at step {job.step()}: kill -9 of rank 1, process {killed}")
         verdict = self._until(job.verdict, "the failure was not noticed")
+        stood_at = job.step()
         self._tell_of(Chapter.DETECTED, verdict_text(verdict))
-        step = self._until(self._resumed, "the job was not started again")
-        self._tell_of(Chapter.RESTARTED, f"training again from its checkpoint: step {step} is done for the second time")
+        step = self._until(lambda: resumed_at(job.steps(), stood_at, CHECKPOINT_EVERY), "the job was not started again")
+        self._tell_of(
+            Chapter.RESTARTED, f"training again from the checkpoint of step {CHECKPOINT_EVERY}: step {step} done anew"
+        )
         self._alerted(15.0)
         self._until(lambda: job.exit_code() is not None, "the job did not end")
         self._tell_of(Chapter.FINISHED, f"all {STEPS} steps, exit code {job.exit_code()}")
@@ -127,6 +130,3 @@ class Demonstration(threading.Thread):
             if code is not None and not true():
                 raise TimeoutError(f"{otherwise}; it ended with exit code {code}")
         raise TimeoutError(f"{otherwise} within {_PATIENCE_SECONDS:.0f} s")
-
-    def _resumed(self) -> int | None:
-        return resumed_at(self._job.steps())

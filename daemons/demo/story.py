@@ -1,7 +1,6 @@
 """What happened in a demonstration and when, as lines for people; pure."""
 
 import enum
-import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,9 +57,13 @@ def steps_of(log: str) -> list[int]:
     return [int(json.loads(line)["step"]) for line in log.splitlines() if line.endswith("}")]
 
 
-def resumed_at(steps: Sequence[int]) -> int | None:
-    """The first step that was done a second time, None while there is none."""
-    return next((later for earlier, later in itertools.pairwise(steps) if later <= earlier), None)
+def resumed_at(steps: Sequence[int], killed_at: int, checkpoint: int) -> int | None:
+    """The first step that is done anew after the checkpoint, None while there is none.
+
+    A trainer that resumes cuts its log back to the checkpoint, so the last step is another one than it was at the kill.
+    """
+    last = steps[-1] if steps else 0
+    return checkpoint + 1 if last != killed_at and last > checkpoint else None
 
 
 def verdict_text(verdict: Mapping[str, Any]) -> str:

@@ -25,8 +25,14 @@ def test_steps_done_twice_are_seen_and_half_a_line_is_not_there_yet() -> None:
     log = '{"step": 9, "loss": 3.5}\n{"step": 10, "loss": 3.4}\n{"step": 11, "lo'
     assert steps_of(log) == [9, 10]
     assert steps_of("") == []
-    assert resumed_at([9, 10, 11, 12]) is None
-    assert resumed_at([9, 10, 11, 10, 11]) == 10
+
+
+@pytest.mark.parametrize(
+    ("steps", "at"),
+    [([9, 10, 11, 12, 13], None), ([9, 10], None), ([], None), ([9, 10, 11], 11), ([9, 10, 11, 12, 13, 14], 11)],
+)
+def test_training_goes_on_once_a_step_after_the_checkpoint_is_done_anew(steps: list[int], at: int | None) -> None:
+    assert resumed_at(steps, killed_at=13, checkpoint=10) == at
 
 
 @pytest.mark.parametrize(
