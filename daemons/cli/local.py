@@ -8,7 +8,7 @@ import httpx
 from daemons.config import Config
 from daemons.errors import MusterError
 from daemons.node.api import TOKEN_FILE
-from daemons.node.state import directory
+from daemons.node.state import directory, reachable
 
 _SECONDS = 10.0
 
@@ -18,12 +18,11 @@ class NoAgent(MusterError):
 
 
 class LocalAgent:
-    """The agent at node.listen. Raises NoAgent when none answers, MusterError with its reason when it refuses."""
+    """The agent of node.state. Raises NoAgent when none answers, MusterError with its reason when it refuses."""
 
     def __init__(self, config: Config) -> None:
-        host, _, port = config.node.listen.rpartition(":")
         self.state: Path = directory(config.node.state)
-        self.url = f"http://{'127.0.0.1' if host in ('', '0.0.0.0', '[::]') else host}:{port}"
+        self.url = f"http://{reachable(self.state, config.node.listen)}"
 
     def get(self, path: str) -> Any:
         """The JSON answer."""

@@ -25,6 +25,7 @@ from daemons.node.judge import DELIVERED, Moment, acknowledge, deliver, habits, 
 from daemons.node.outbox import Facts, Outbox, machine_of
 from daemons.node.parts import Parts
 from daemons.node.runs import Runs
+from daemons.node.state import answers_at
 
 log = logging.getLogger("muster.node")
 
@@ -96,6 +97,7 @@ class NodeAgent(Daemon):
         if self._outbox:
             self._outbox.start()
         self._server.start()
+        answers_at(self.state, self.address)
         checks = len(self.board.checks)
         log.info("watching %s with %d checks; API and metrics: http://%s", self.board.node, checks, self.address)
         self._began(self)

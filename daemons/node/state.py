@@ -1,14 +1,18 @@
 """The state directory: where it is, that it can be written, and that one agent alone has it."""
 
 import fcntl
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from daemons.errors import StateError
 
+log = logging.getLogger("muster.node")
+
 LEDGER_FILE = "ledger.db"
 ALERTS_FILE = "alerts.db"
+ADDRESS_FILE = "address"
 _LOCK_FILE = "lock"
 
 
@@ -22,6 +26,29 @@ def directory(configured: str, environment: Mapping[str, str] = os.environ, root
         return Path("/var/lib/muster")
     base = environment.get("XDG_STATE_HOME") or Path(environment.get("HOME", "/")) / ".local/state"
     return Path(base) / "muster"
+
+
+def reachable(state: Path, listen: str) -> str:
+    """host:port at which the agent of this state directory answers: as it said when it started, else as configured.
+
+    An agent that listens everywhere is reached on loopback.
+    """
+    try:
+        listen = (state / ADDRESS_FILE).read_text().strip() or listen
+    except OSError:
+        pass  # none has started here yet
+    host, _, port = listen.rpartition(":")
+    return f"{'127.0.0.1' if host in ('', '0.0.0.0', '[::]') else host}:{port}"
+
+
+def answers_at(state: Path, address: str) -> None:
+    """Say where the agent answers, for `muster run` and the command line; node.listen may leave the port open."""
+    beside = state / f".{ADDRESS_FILE}"
+    try:
+        beside.write_text(f"{address}\n")
+        beside.replace(state / ADDRESS_FILE)
+    except OSError as error:  # a full disk: they fall back on node.listen
+        log.warning("%s: %s", state / ADDRESS_FILE, error.strerror)
 
 
 class StateDirectory:

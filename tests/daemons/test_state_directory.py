@@ -7,7 +7,7 @@ import pytest
 from needs import need
 
 from daemons.errors import StateError
-from daemons.node.state import StateDirectory, directory
+from daemons.node.state import StateDirectory, answers_at, directory, reachable
 
 
 def test_where_it_is() -> None:
@@ -49,3 +49,20 @@ def test_a_read_only_place_is_one_line() -> None:
     need("root")
     with pytest.raises(StateError, match=r"^/proc/1/muster: cannot be written \("):
         StateDirectory(Path("/proc/1/muster"))
+
+
+@pytest.mark.parametrize(
+    ("said", "listen", "reached"),
+    [
+        (None, "127.0.0.1:9808", "127.0.0.1:9808"),
+        (None, "0.0.0.0:9808", "127.0.0.1:9808"),
+        ("127.0.0.1:40123", "127.0.0.1:0", "127.0.0.1:40123"),
+        ("[::]:9808", "[::]:9808", "127.0.0.1:9808"),
+    ],
+)
+def test_an_agent_is_reached_where_it_said_it_answers(
+    tmp_path: Path, said: str | None, listen: str, reached: str
+) -> None:
+    if said:
+        answers_at(tmp_path, said)
+    assert reachable(tmp_path, listen) == reached
