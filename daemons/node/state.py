@@ -1,5 +1,6 @@
 """The state directory: where it is, that it can be written, and that one agent alone has it."""
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -33,10 +34,8 @@ def reachable(state: Path, listen: str) -> str:
 
     An agent that listens everywhere is reached on loopback.
     """
-    try:
+    with contextlib.suppress(OSError):  # none has started here yet
         listen = (state / ADDRESS_FILE).read_text().strip() or listen
-    except OSError:
-        pass  # none has started here yet
     host, _, port = listen.rpartition(":")
     return f"{'127.0.0.1' if host in ('', '0.0.0.0', '[::]') else host}:{port}"
 
