@@ -15,6 +15,14 @@ PARTS: dict[str, tuple[Callable[[], bool], str]] = {
         lambda: importlib.util.find_spec("torch") is not None,
         "pip install '.[trainer]' -c constraints.txt",
     ),
+    "tokenizers": (
+        lambda: importlib.util.find_spec("tokenizers") is not None,
+        "pip install '.[tokenizer]' -c constraints.txt",
+    ),
+    "streaming": (
+        lambda: importlib.util.find_spec("streaming") is not None,
+        "pip install '.[streaming]' -c constraints.txt",
+    ),
     "ip": (lambda: shutil.which("ip") is not None, "apt install iproute2"),
     "postgresql": (lambda: bool(list(Path("/usr/lib/postgresql").glob("*/bin/postgres"))), "apt install postgresql"),
     "slurm": (lambda: all(map(shutil.which, ("slurmctld", "slurmd", "munged"))), "apt install slurm-wlm munge"),

@@ -40,6 +40,10 @@ class Source(Protocol):
     def identity(self) -> str:
         """Equal for equal data: what a checkpoint's position refers to."""
 
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Files that could not be read any more and were skipped, with why; it grows while training."""
+
     def read(self, index: int) -> Tokens: ...
 
 
@@ -176,6 +180,7 @@ class TokenSource:
     def __init__(self, path: Path, length: int, identity: str) -> None:
         self._tokens = np.memmap(path, dtype=np.uint32, mode="r")
         self._length, self._identity = length, identity
+        self.unreadable: dict[str, str] = {}
         if self.sequences < 1:
             raise DataMissingError(f"{path}: {len(self._tokens)} tokens, fewer than one sequence of {length}")
 

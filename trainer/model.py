@@ -90,9 +90,8 @@ class Decoder(nn.Module):
         self.embedding = nn.Embedding(config.vocab, config.dim)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.dim, eps=1e-5)
-        self.head = nn.Linear(config.dim, config.vocab, bias=False)
-        if config.tied:
-            self.head.weight = self.embedding.weight
+        # Tied: the embedding's own weight is used. One parameter under two names would come apart in to_empty().
+        self.head = None if config.tied else nn.Linear(config.dim, config.vocab, bias=False)
         # Not in the state: they follow from the configuration.
         half = config.dim // config.heads // 2
         self.register_buffer("cos", torch.empty(length, half), persistent=False)
@@ -103,7 +102,8 @@ class Decoder(nn.Module):
         x = self.embedding(tokens)
         for block in self.blocks:
             x = block(x, self.cos[:length], self.sin[:length])
-        logits: Tensor = self.head(self.norm(x))
+        x = self.norm(x)
+        logits: Tensor = F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
         return logits
 
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from trainer.data import Manifest, Tokens
 from trainer.errors import ConfigError, DataMissingError, DataUnreadableError, MissingExtraError
 
 
-def token_file(manifest: Manifest, tokenizer: Path, cache: Path, *, strict: bool) -> tuple[Path, str]:
+def token_file(
+    manifest: Manifest, tokenizer: Path, cache: Path, *, strict: bool, say: Callable[[str], None] = lambda text: None
+) -> tuple[Path, str]:
     """(file of uint32 tokens, identity) of the text under `tokenizer`; made here unless it is there already.
 
     Call it in one process a node; the others open what it made. Files that are not UTF-8 are skipped or, if
@@ -25,7 +28,13 @@ def token_file(manifest: Manifest, tokenizer: Path, cache: Path, *, strict: bool
         part = cache / f"{path.name}.{os.getpid()}.part"
         with part.open("wb") as file:
             for name, _ in manifest.files:
-                ids = _encode(encoder, Path(manifest.root, name), strict=strict)
+                try:
+                    ids = _encode(encoder, Path(manifest.root, name))
+                except (DataMissingError, DataUnreadableError) as error:
+                    if strict:
+                        raise
+                    say(f"data: skipped {error}")
+                    continue
                 file.write(np.asarray(ids, dtype=np.uint32).tobytes())
             file.flush()
             os.fsync(file.fileno())
@@ -57,17 +66,15 @@ def vocabulary(tokenizer: Path) -> int:
     return int(_tokenizer(tokenizer).get_vocab_size())
 
 
-def _encode(encoder: Any, path: Path, *, strict: bool) -> list[int]:
+def _encode(encoder: Any, path: Path) -> list[int]:
     try:
         text = path.read_bytes().decode()
     except FileNotFoundError:
-        if strict:
-            raise DataMissingError(f"{path}: gone since it was listed") from None
-        return []
+        raise DataMissingError(f"{path}: gone since it was listed") from None
+    except OSError as error:
+        raise DataUnreadableError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        if strict:
-            raise DataUnreadableError(f"{path}: not UTF-8 at byte {error.start}") from None
-        return []
+        raise DataUnreadableError(f"{path}: not UTF-8 at byte {error.start}") from None
     ids: list[int] = encoder.encode(text).ids
     return ids
 
@@ -86,6 +93,12 @@ class StreamingSource:
             raise MissingExtraError(
                 f"--data mds:{url} needs the mosaicml-streaming package: pip install 'muster[streaming]'"
             ) from None
+        except RuntimeError as error:
+            # It imports torchvision, whose build must be of the very torch that is installed.
+            raise MissingExtraError(
+                f"--data mds:{url}: mosaicml-streaming cannot be imported: {error}; "
+                "install the torchvision that belongs to this torch"
+            ) from error
         local = Path(url).is_dir()
         try:
             self._data = StreamingDataset(
@@ -97,6 +110,7 @@ class StreamingSource:
         except (FileNotFoundError, RuntimeError, ValueError) as error:
             raise DataMissingError(f"mds:{url}: {error}") from error
         self._url, self._length = url, length
+        self.unreadable: dict[str, str] = {}
 
     @property
     def sequences(self) -> int:

@@ -11,7 +11,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import Any, cast
 
@@ -28,13 +27,15 @@ from trainer import fingerprint, metrics
 from trainer.beat import muster_beat
 from trainer.checkpoint import Checkpoints, Facts, State
 from trainer.config import Config, micro_batches
-from trainer.data import MISSING, ByteSource, Loader, Order, Source, TokenSource, scan, standard_library
-from trainer.distributed import Votes, World, ask_one, join, shorten
-from trainer.errors import CheckpointMismatchError, ConfigError, DataChangedError, typed
+from trainer.data import MISSING, Loader, Order
+from trainer.distributed import Votes, World, join, shorten
+from trainer.errors import CheckpointMismatchError, DataChangedError, typed
 from trainer.interval import Interval
 from trainer.model import Block, Decoder
 from trainer.numerics import Numerics
 from trainer.progress import Figures, Reporter, Step
+from trainer.rate import rate
+from trainer.sources import open_source
 
 STOPPED = 128 + signal.SIGTERM
 _COLLECT_EVERY = 50  # steps between garbage collections, so that all ranks pause together
@@ -51,6 +52,7 @@ class Trainer:
         self.pending: list[tuple[Step, Tensor, Tensor]] = []  # steps whose loss is still on the device
         self.loss: float | None = None
         self.stall = 0.0
+        self.unreadable = 0  # files skipped while training that were said
         self.shown_at = (0, time.perf_counter())
         for number, word in ((signal.SIGTERM, "stop"), (signal.SIGUSR1, "save")):
             signal.signal(number, self._signalled(word))
@@ -68,7 +70,7 @@ class Trainer:
         _determinism(config, self.world)
 
         # Data
-        self.source = self._source()
+        self.source = open_source(config, self.world, self.reporter.say)
         held_out = config.eval_batches * config.batch if config.eval_every else 0
         order = Order(self.source.sequences, config.seed, held_out)
         self.loader = Loader(self.source, order, config.batch, self.world.rank, self.world.size, config.workers)
@@ -212,6 +214,13 @@ class Trainer:
         if self.lead:
             self.reporter.steps(read)
             self.reporter.show(read[-1], self._figures(read))
+        if len(self.source.unreadable) > self.unreadable:
+            self.unreadable = len(self.source.unreadable)
+            *_, last = self.source.unreadable.values()
+            # By any rank: each meets other files.
+            self.reporter.say(
+                f"rank {self.world.rank}: {self.unreadable} files skipped while training, the last: {last}"
+            )
         for step in read:
             odd = self.numerics.follow(step.step, step.loss, step.grad_norm)
             if odd:
@@ -386,52 +395,6 @@ class Trainer:
         self.loader.close()
         dist.barrier(group=self.world.control)
         dist.destroy_process_group()
-
-    # Data
-
-    def _source(self) -> Source:
-        config, strict = self.config, self.config.bad_files == "error"
-        cache = self._cache()
-        if config.data.startswith("mds:"):
-            from trainer.tokens import StreamingSource
-
-            return StreamingSource(config.data.removeprefix("mds:"), config.sequence, cache)
-        root = config.data or standard_library()
-        pattern = config.pattern or ("*" if config.data else "*.py")
-        # One rank lists the directory, for all: a thousand ranks listing one bring a file server down.
-        manifest = ask_one(self.world, lambda: scan(root, pattern, strict=strict))
-        if manifest.skipped:
-            path, why = manifest.skipped[0]
-            self.say(f"data: {len(manifest.skipped)} files skipped, the first {Path(root, path)}: {why}")
-        if config.tokenizer is None:
-            return ByteSource(manifest, config.sequence, strict=strict)
-        from trainer.tokens import token_file, vocabulary
-
-        words = vocabulary(config.tokenizer)
-        if words > config.model.vocab:
-            raise ConfigError(
-                f"--tokenizer {config.tokenizer}: {words} words, --preset {config.preset} has {config.model.vocab}"
-            )
-        if self.world.local_rank == 0:
-            token_file(manifest, config.tokenizer, cache, strict=strict)
-        dist.barrier(group=self.world.control)
-        tokens, identity = token_file(manifest, config.tokenizer, cache, strict=strict)
-        return TokenSource(tokens, config.sequence, identity)
-
-    def _cache(self) -> Path:
-        from trainer.tokens import token_cache
-
-        return token_cache(self.config.checkpoint_dir)
-
-
-def rate(step: int, config: Config) -> float:
-    """Learning rate of step `step` (from 1): linear warm-up, then level or a cosine to a tenth at --decay-steps."""
-    if step <= config.warmup_steps:
-        return config.rate * step / config.warmup_steps
-    if not config.decay_steps:
-        return config.rate
-    done = min(1.0, (step - config.warmup_steps) / (config.decay_steps - config.warmup_steps))
-    return config.rate * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
 
 
 def _determinism(config: Config, world: World) -> None:

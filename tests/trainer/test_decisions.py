@@ -1,10 +1,12 @@
 """The small decisions of the trainer: when to save, when the loss is lost, what to keep, what to say."""
 
 import io
+import itertools
 import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from needs import need
@@ -12,15 +14,18 @@ from needs import need
 need("torch")
 
 import torch  # noqa: E402 (after the check for torch)
+from torch.distributed import ProcessGroup  # noqa: E402
+from torch.distributed.device_mesh import DeviceMesh  # noqa: E402
 
 from trainer import errors, metrics  # noqa: E402
-from trainer.checkpoint import checksum, steps, superseded, write_durably  # noqa: E402
+from trainer.checkpoint import Checkpoints, checksum, steps, superseded, write_durably  # noqa: E402
 from trainer.config import Every, parse  # noqa: E402
+from trainer.distributed import World  # noqa: E402
 from trainer.fingerprint import environment, git  # noqa: E402
 from trainer.interval import FIRST_AUTO, Interval, daly  # noqa: E402
 from trainer.numerics import Numerics  # noqa: E402
 from trainer.progress import Figures, Reporter, Step, line  # noqa: E402
-from trainer.train import rate  # noqa: E402
+from trainer.rate import rate  # noqa: E402
 
 DAY = 86_400.0
 
@@ -104,6 +109,49 @@ def test_the_newest_and_every_nth_are_kept(tmp_path: Path) -> None:
     assert [path.name for path in superseded(tmp_path, 2, 0)] == [f"step-{s:08}" for s in (10, 20, 30, 40)]
     assert [path.name for path in superseded(tmp_path, 2, 20)] == ["step-00000010", "step-00000030"]
     assert superseded(tmp_path, 6, 0) == []
+
+
+def alone() -> World:
+    """A world of one, whose rank needs no group to ask itself."""
+    return World(
+        rank=0,
+        local_rank=0,
+        size=1,
+        local_size=1,
+        device=torch.device("cpu"),
+        mesh=cast(DeviceMesh, None),
+        control=cast(ProcessGroup, None),
+        saves=cast(ProcessGroup, None),
+    )
+
+
+def test_a_directory_that_another_run_holds_is_refused(tmp_path: Path) -> None:
+    first = Checkpoints(tmp_path, alone(), 2, 0, 1, print)
+    first.open()
+    now = itertools.count(0.0, 15.0)
+    second = Checkpoints(tmp_path, alone(), 2, 0, 1, print, clock=lambda: next(now))
+    with pytest.raises(errors.CheckpointBusyError, match=f"--checkpoint-dir {tmp_path}: another run is writing there"):
+        second.open()
+    first.close()
+    third = Checkpoints(tmp_path, alone(), 2, 0, 1, print)
+    third.open()
+    third.close()
+
+
+def test_opening_clears_what_an_interrupted_save_left(tmp_path: Path) -> None:
+    for name in ("step-00000010", "step-00000020.partial", "step-00000010.old", "step-00000005.damaged"):
+        (tmp_path / name).mkdir()
+    made = Checkpoints(tmp_path, alone(), 2, 0, 1, print)
+    made.open()
+    made.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "step-00000005.damaged", "step-00000010"]
+
+
+def test_a_run_must_not_end_as_if_its_last_step_were_saved(tmp_path: Path) -> None:
+    made = Checkpoints(tmp_path, alone(), 2, 0, 1, print, saved=20)
+    made.require(20)
+    with pytest.raises(errors.CheckpointTargetError, match="step 21 is trained and could not be saved"):
+        made.require(21)
 
 
 def test_a_durable_write_replaces_whole_and_leaves_nothing_beside(tmp_path: Path) -> None:
