@@ -1,7 +1,7 @@
 """All checks, in the order in which people see them."""
 
 from checks.base import Check
-from checks.fabric import efa, ethernet, ib_counters, ib_firmware, ib_flap, ib_port, mtu, rails, roce_gid
+from checks.fabric import efa, ethernet, ib_counters, ib_fabric, ib_firmware, ib_flap, ib_port, mtu, rails, roce_gid
 from checks.gpu import (
     clocks,
     confidential_computing,
@@ -72,6 +72,7 @@ CHECKS: tuple[Check, ...] = (
     ib_port.CHECK,
     ib_flap.CHECK,
     ib_counters.CHECK,
+    ib_fabric.CHECK,
     ib_firmware.CHECK,
     roce_gid.CHECK,
     efa.CHECK,

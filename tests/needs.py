@@ -28,6 +28,13 @@ PARTS: dict[str, tuple[Callable[[], bool], str]] = {
     "slurm": (lambda: all(map(shutil.which, ("slurmctld", "slurmd", "munged"))), "apt install slurm-wlm munge"),
     "promtool": (lambda: shutil.which("promtool") is not None, "apt install prometheus"),
     "cc": (lambda: shutil.which("cc") is not None, "apt install gcc libc6-dev"),
+    "ibsim": (
+        lambda: (
+            all(shutil.which(name) for name in ("ibsim", "opensm", "iblinkinfo"))
+            and Path("/usr/lib/x86_64-linux-gnu/umad2sim/libumad2sim.so").exists()
+        ),
+        "apt install ibsim-utils libumad2sim0 infiniband-diags opensm",
+    ),
     "kmsg": (
         lambda: os.access("/dev/kmsg", os.R_OK | os.W_OK),
         "run as root with /dev/kmsg readable and writable",

@@ -43,6 +43,8 @@ _HARDWARE = {
     "rnr_nak_retry_err": 1000,
     "rx_icrc_encapsulated": 100,
 }
+LIMITS = {counter: limit for counter, (_, limit) in _PORT.items()} | _HARDWARE
+WIDTHS = {counter: most for counter, (most, _) in _PORT.items()}
 _HARD = frozenset(("link_downed", "link_error_recovery", "port_rcv_errors", "local_link_integrity_errors"))
 
 
@@ -118,7 +120,7 @@ def _read(host: Host, port: Port, memory: Memory) -> Iterator[tuple[str, int, in
 
 
 def _judge(port: Port, rises: dict[str, Rise], config: Config) -> Iterator[Finding]:
-    limits = {counter: limit for counter, (_, limit) in _PORT.items()} | _HARDWARE | config.limits
+    limits = LIMITS | config.limits
     for counter, rise in rises.items():
         limit = limits[counter]
         if rise.recent < limit:
