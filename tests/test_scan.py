@@ -69,3 +69,45 @@ def test_silent_device_is_waited_for_once_and_costs_the_others_nothing(tmp_path:
         ("ib_firmware", "unknown", "not asked, rdma is silent: rdma gave no answer within 0.5 s"),
     ]
     assert host.prober.pids() == []
+
+
+def test_small_virtual_machine_is_well_and_quiet() -> None:
+    done = scan("--replay", str(NODES / "vm_healthy"))
+    report = json.loads(done.stdout)
+    assert [f["summary"] for f in report["findings"] if f["status"] not in ("ok", "skipped")] == []
+    assert done.returncode == 0
+    looked = {finding["component"] for finding in report["findings"] if finding["status"] == "ok"}
+    assert looked & {"mount/snap/core/1", "mount/var/lib/docker/overlay2/ab/merged", "net/veth9", "net/lo"} == set()
+
+
+def test_sick_node_tells_every_trouble_once() -> None:
+    done = scan("--replay", str(NODES / "h100_host_sick"))
+    report = json.loads(done.stdout)
+    sick = [finding for finding in report["findings"] if finding["status"] not in ("ok", "skipped")]
+    assert [(f["source"], f["component"], f["status"], f["kind"]) for f in sick] == [
+        ("ib_port", "ib/mlx5_0/1", "warn", "down"),
+        ("ib_port", "ib/mlx5_1/1", "fail", "rate"),
+        ("ib_port", "ib/mlx5_2/1", "unknown", "unreadable"),
+        ("ib_counters", "ib/mlx5_1/1", "warn", "saturated"),
+        ("roce_gid", "ib/mlx5_2/1", "fail", "no_gid"),
+        ("ethernet", "net/eno1", "fail", "down"),
+        ("space", "mount/data", "unknown", "no_answer"),
+        ("space", "mount/raid", "fail", "bytes"),
+        ("mounts", "mount/", "fail", "read_only"),
+        ("mounts", "mount/data", "fail", "hung"),
+        ("nvme_smart", "nvme/nvme0", "fail", "state"),
+        ("disk_filler", "mount/raid", "warn", "filler"),
+        ("reboot", "node", "warn", "crashed"),
+        ("kernel_log", "disk/nvme0n1p2", "fail", "filesystem_error"),
+        ("kernel_log", "process/pt_data_worker", "warn", "oom_kill"),
+        ("kernel_log", "nvme/nvme0", "fail", "nvme"),
+        ("cpu", "cpu/governor", "warn", "governor"),
+        ("edac", "memory/mc0", "fail", "uncorrected"),
+        ("memory", "memory", "fail", "low"),
+        ("shm", "shm", "warn", "small"),
+        ("limits", "limits/pids", "fail", "used_up"),
+        ("clock_sync", "clock", "warn", "unsynchronised"),
+    ]
+    assert (done.returncode, report["status"]) == (2, "fail")
+    assert all(f["cause"] and f["advice"] and f["fingerprint"] for f in sick if f["status"] in ("warn", "fail"))
+    assert len({finding["fingerprint"] for finding in sick}) == len(sick)
