@@ -28,6 +28,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("undrain", "daemons.cli.undrain", "Open a node that muster closed; a dry run unless --yes."),
     Entry("plan", "daemons.cli.plan", "Failures, checkpoint interval and spares to expect at a cluster size."),
     Entry("run", "daemons.cli.run", "Supervise a training job: stuck, failed, why, restart."),
+    Entry("pause", "daemons.cli.pause", "Stop a supervised job for maintenance; nobody is blamed."),
     Entry("pairs", "daemons.cli.pairs", "All-pairs bandwidth: measure, plan, simulate; name the slow part."),
     Entry("incidents", "daemons.cli.incidents", "List, show, acknowledge or resolve what went wrong."),
     Entry("alerts", "daemons.cli.alerts", "Send a test message, or show what was told."),

@@ -64,6 +64,8 @@ def command(
         environment=dict(os.environ),
         config=msgspec.structs.replace(config.run, **chosen),
         host=config.node.name or short_host_name(),
+        listen=config.node.listen,
+        state=config.node.state,
     )
     return supervise(plan, record)
 

@@ -1,5 +1,6 @@
 """One start of a job, from launch to verdict."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from daemons.supervisor.launch import Job, launch
 from daemons.supervisor.logs import Follower
 from daemons.supervisor.postmortem import verdict_of
 from daemons.supervisor.record import Attempt, Verdict
+from daemons.supervisor.running import Running
 from daemons.supervisor.watch import Watch
 
 # How often a job is looked at. Shorter costs CPU of the job's own cores, longer delays every verdict.
@@ -30,13 +32,18 @@ class Stop(Protocol):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be run. environment: of `muster run` itself, which the job inherits."""
+    """What is to be run. environment: of `muster run` itself, which the job inherits.
+
+    listen, state: of the node agent, as configured, which is told of troubles.
+    """
 
     job: str
     command: Sequence[str]
     environment: Mapping[str, str]
     config: RunConfig
     host: str
+    listen: str = ""
+    state: str = ""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +97,7 @@ class Run:
             shutil.rmtree(scratch / name, ignore_errors=True)
             (scratch / name).mkdir()
         job = launch(self._plan.command, environment)
+        self._known(job)
         follower = Follower(self._path, (job.out, job.err), self._clock.monotonic, self._tell)
         self._watch.begin(job, follower, self._path, rank_logs)
         try:
@@ -101,6 +109,15 @@ class Run:
                 pass
         follower.join(5.0)
         return self._outcome(job, follower, self._clock.monotonic() - started)
+
+    def _known(self, job: Job) -> None:
+        """Let `muster pause` find it."""
+        if self._path is None:
+            return
+        scratch = str(self._directory.scratch)
+        one = Running(job=self._plan.job, supervisor=os.getpid(), guardian=job.guardian, scratch=scratch)
+        with contextlib.suppress(OSError):
+            one.write(self._directory.path)
 
     def _attend(self, job: Job) -> None:
         next_look = self._clock.monotonic() + LOOK_SECONDS

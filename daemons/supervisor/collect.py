@@ -27,7 +27,7 @@ class Collector:
     ) -> None:
         self.ranks: dict[int, procfs.RankProcess] = {}
         self.raw_flights: dict[int, bytes] = {}
-        self.instrumented = False
+        self.owners: dict[int, int] = {}
         self._host = host
         self._hook = scratch / "hook"
         self._beat = scratch / "beat"
@@ -77,7 +77,7 @@ class Collector:
             if procfs.rank_of(self._environments.get(item.pid, {})) is None:
                 self._environments[item.pid] = procfs.environment(item.pid)
         self.ranks |= procfs.ranks(processes, self._environments, registered)
-        self.instrumented = self.instrumented or bool(self._notes)
+        self.owners |= {pid: rank for rank, found in self.ranks.items() for pid in (found.pid, *found.children)}
         for error in hook_errors(self._hook):
             self._once(f"a rank cannot be asked while it hangs: {error}")
 

@@ -77,13 +77,28 @@ _PEER = re.compile(
     r"Connection (closed by|reset by) peer|remote worker|ncclRemoteError|Broken pipe|Connection refused|peer has closed"
     r"|failed to recv, got 0 bytes"
 )
+# What an exception says by its own words, where the logs say no more.
+_SAID = (
+    ("program.environment", re.compile(r"^(ModuleNotFoundError|ImportError)\b")),
+    ("host.out_of_memory", re.compile(r"^MemoryError\b|Cannot allocate memory")),
+    ("gpu.out_of_memory", re.compile(r"OutOfMemoryError|CUDA out of memory")),
+    ("storage.disk_full", re.compile(r"\[Errno (28|122)\]|No space left on device|Disk quota exceeded")),
+    ("storage.filesystem", re.compile(r"\[Errno (5|30|116)\]|Stale file handle|Read-only file system")),
+    ("data.missing", re.compile(r"^FileNotFoundError\b")),
+    ("data.loader", re.compile(r"DataLoader worker")),
+    (
+        "program.numerics",
+        re.compile(r"^FloatingPointError|\b(nan|inf|not finite|non-finite|diverged)\b", re.IGNORECASE),
+    ),
+    ("program.shape_dtype", re.compile(r"shapes? .*(cannot|mismatch|must match)|size of tensor|dtype", re.IGNORECASE)),
+)
 _DOING: dict[str, Doing] = {
     "storage": "storage",
     "data": "data",
     "gpu": "gpu",
     "net": "network",
     "program": "python",
-    "host": "dead",
+    "host": "python",
 }
 
 
@@ -131,7 +146,7 @@ def _host(ending: Ending, rank: int | None) -> str:
 def _first(ending: Ending) -> tuple[int | None, int]:
     """The rank that failed first and its code."""
     said = launcher_said(ending.launcher_log)
-    own = [end for end in sorted(ending.ends, key=lambda end: end.time) if not _PEER.search(end.message)]
+    own = [end for end in sorted(ending.ends, key=lambda end: end.time) if _own(end, said)]
     if ending.killed_for_memory:
         return ending.killed_for_memory[0], -signal.SIGKILL
     # An exception that names no peer is nearer to the root than a rank that died because its peer had.
@@ -142,6 +157,13 @@ def _first(ending: Ending) -> tuple[int | None, int]:
     if ending.ends:
         return min(ending.ends, key=lambda end: end.time).rank, 1
     return ending.log_cause.rank, ending.code
+
+
+def _own(end: RankEnd, said: LauncherSaid | None) -> bool:
+    """Whether a rank's end is its own doing: no loss of a peer, no exit that somebody caught."""
+    if end.type == "SystemExit":
+        return said is None or said.rank == end.rank
+    return not _PEER.search(end.message)
 
 
 def _where(ending: Ending, rank: int | None) -> tuple[Frame | None, str]:
@@ -160,13 +182,9 @@ def _cause(ending: Ending, rank: int | None, code: int, said: str) -> tuple[str,
         return "host.out_of_memory", 0.95, "the kernel ended it for want of memory: give the job more, or use less"
     if log.cause not in ("unknown", "none", "net.peer_lost", "net.collective_timeout"):
         return log.cause, log.confidence, log.advice
-    name = said.split(":")[0]
-    if name in ("ModuleNotFoundError", "ImportError"):
-        return "program.environment", 0.8, log.advice
-    if name == "MemoryError":
-        return "host.out_of_memory", 0.9, log.advice
     if said:
-        return "program.python", 0.8, log.advice
+        cause = next((cause for cause, pattern in _SAID if pattern.search(said)), "program.python")
+        return cause, 0.8, log.advice
     if code in (126, 127) and rank is None:
         return "program.environment", 0.9, "the command cannot be started: check its name and PATH"
     if code == -signal.SIGTERM:

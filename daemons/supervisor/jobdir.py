@@ -6,20 +6,16 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from daemons.node.state import directory as state_directory
 from daemons.supervisor.config import RunConfig
 
 # Less room than this and nothing of a job is redirected to disk: a rank whose log cannot be written would fail.
 _ROOM_BYTES = 64 << 20
 
 
-def home(config: RunConfig) -> Path:
-    """The directory of all jobs of this user on this machine."""
-    if config.directory:
-        return Path(config.directory)
-    if os.geteuid() == 0:
-        return Path("/var/lib/muster/jobs")
-    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local/state")
-    return Path(state) / "muster/jobs"
+def home(config: RunConfig, state: str = "") -> Path:
+    """The directory of all jobs of this user on this machine. state: the node agent's configured directory."""
+    return Path(config.directory) if config.directory else state_directory(state) / "jobs"
 
 
 class JobDirectory:

@@ -51,7 +51,7 @@ def rank_ends(directory: Path) -> list[RankEnd]:
             message=end.message,
             frames=[Frame(*frame) for frame in end.frames],
         )
-        for end in _read(directory, "end-*.json", _End)
+        for end in [*_read(directory, "end-*.json", _End), *_read(directory, "exit-*.json", _End)]
     ]
 
 

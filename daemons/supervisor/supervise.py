@@ -11,11 +11,14 @@ import msgspec
 
 from checks.clock import Clock, SystemClock
 from daemons.errors import MusterError
+from daemons.node.state import directory as state_directory
 from daemons.supervisor.attempt import Outcome, Plan, Run, exit_code
 from daemons.supervisor.evidence import Evidence
 from daemons.supervisor.jobdir import JobDirectory, forget_old, home
 from daemons.supervisor.policy import Decision, Memory, decide, remember, used_restart
 from daemons.supervisor.record import Record
+from daemons.supervisor.report import Reporter
+from daemons.supervisor.running import forget
 from daemons.supervisor.watch import Watch
 
 _MEMORY_FILE = "memory.json"
@@ -57,12 +60,13 @@ class Supervisor:
         self._stop = stop
         self._clock = clock
         self._say = say
-        jobs = home(plan.config)
+        jobs = home(plan.config, plan.state)
         self._directory = JobDirectory(jobs, plan.job)
         forget_old(jobs, plan.config.keep_jobs)
         self._record = Record(job=plan.job)
         self._memory = self._remembered()
         self._furthest = -1
+        self._reporter = Reporter(plan.job, plan.host, plan.listen, state_directory(plan.state), say)
 
     def run(self) -> int:
         """The exit code of `muster run`. Raises CommandRefused when there is no such command."""
@@ -72,7 +76,9 @@ class Supervisor:
             return self._attempts()
         finally:
             self._write()
+            forget(self._directory.path)
             self._directory.close()
+            self._reporter.close()
 
     def _attempts(self) -> int:
         while True:
@@ -103,6 +109,7 @@ class Supervisor:
             self._furthest,
             self._say,
             Evidence(self._plan.job, self._say),
+            self._reporter,
         )
         run = Run(self._plan, number, self._directory, self._stop, self._clock, self._say, watch)
         outcome = run.go()
@@ -113,9 +120,13 @@ class Supervisor:
         verdict = outcome.attempt.verdict
         if verdict.kind == "finished":
             self._say(f"job {self._plan.job} finished after {outcome.attempt.seconds:.0f} s")
+            self._reporter.well("the job has finished")
             return
         where = f" in {verdict.file}:{verdict.line} {verdict.function}()" if verdict.file else ""
-        self._say(f"job {self._plan.job} {verdict.kind} [{verdict.cause}]: {verdict.summary}{where}")
+        told = f"job {self._plan.job} {verdict.kind} [{verdict.cause}]: {verdict.summary}{where}"
+        self._say(told)
+        if verdict.kind == "failed":
+            self._reporter.trouble(verdict, told)
         if decision.restart:
             self._say(f"{decision.why}, in {decision.wait:.0f} s" if decision.wait else decision.why)
         elif verdict.kind != "stopped":

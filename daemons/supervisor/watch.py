@@ -9,6 +9,7 @@ from daemons.supervisor.blame import Blame, listed
 from daemons.supervisor.collect import Collector
 from daemons.supervisor.config import RunConfig
 from daemons.supervisor.judge import Judgement, judge, next_look
+from daemons.supervisor.kernel import KernelLog, killed_for_memory
 from daemons.supervisor.progress import Progress, Stillness, turns
 from daemons.supervisor.record import Verdict
 from daemons.supervisor.snapshot import HostSample, Look
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from daemons.supervisor.evidence import Evidence
     from daemons.supervisor.launch import Job
     from daemons.supervisor.logs import Follower
+    from daemons.supervisor.report import Reporter
 
 
 # How often the flight recorder is asked how long a step takes.
@@ -34,6 +36,7 @@ class Watch:
         furthest: int,
         tell: Callable[[str], None],
         evidence: "Evidence",
+        reporter: "Reporter",
     ) -> None:
         self.stuck: Verdict | None = None
         self.furthest = furthest
@@ -44,6 +47,8 @@ class Watch:
         self._config = config
         self._tell = tell
         self._evidence = evidence
+        self._reporter = reporter
+        self._kernel = KernelLog()
         self._follower: Follower | None = None
         self._progress: Progress | None = None
         self._looks: list[Look] = []
@@ -120,9 +125,12 @@ class Watch:
         self._stuck_at = now
         self.stuck = self.verdict(judgement.blame, still)
         bundle = self._evidence.directory("stuck")
-        self._tell(self.sentence(judgement.blame, still, bundle))
+        told = self.sentence(judgement.blame, still, bundle)
+        self._tell(told)
         if bundle is not None:
             self.stuck = _with_bundle(self.stuck, bundle)
+        self._reporter.trouble(self.stuck, told)
+        if bundle is not None:
             look, verdict = self._looks[-1], self.stuck
             self._writer = threading.Thread(
                 target=self._evidence.write, args=(bundle, look, verdict, still), name="evidence", daemon=True
@@ -167,8 +175,10 @@ class Watch:
 
     def _goes_on(self, now: float) -> None:
         if self.stuck is not None:
-            self._tell(f"the job goes on after {now - self._stuck_at + self.stuck.detected_after_seconds:.0f} s")
+            told = f"the job goes on after {now - self._stuck_at + self.stuck.detected_after_seconds:.0f} s"
+            self._tell(told)
             self.stuck = None
+            self._reporter.well(told)
 
     def close(self) -> Verdict | None:
         """The attempt is over: the verdict that stands, once its evidence is written or has had its time."""
@@ -177,8 +187,9 @@ class Watch:
         return self.stuck
 
     def killed_for_memory(self) -> list[int]:
-        """Ranks that the kernel's OOM killer ended."""
-        return []
+        """Ranks that the kernel's OOM killer ended, themselves or in a worker."""
+        owners = self.collector.owners if self.collector else {}
+        return killed_for_memory(self._kernel.lines(), owners)
 
 
 def _with_bundle(verdict: Verdict, bundle: Path) -> Verdict:

@@ -6,6 +6,7 @@ Python hangs. Nothing in here may fail or slow a job: every error is swallowed a
 Python 3.8 or later; torch is touched only after the job itself has imported it.
 """
 
+import functools
 import importlib.machinery
 import importlib.util
 import json
@@ -13,6 +14,7 @@ import os
 import sys
 import threading
 import time
+import types  # noqa: F401 (in comments of types: annotations would need a later Python)
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _RANKS = (
@@ -101,6 +103,36 @@ def _say_what_ended_it(directory, rank):  # type: (str, int) -> None
     sys.excepthook = hook
 
 
+def _say_who_exits(directory, rank):  # type: (str, int) -> None
+    """A rank that ends itself with a code has a line of code where it does so; nothing else keeps it."""
+    pid = os.getpid()
+
+    def watched(leave, name):  # type: ignore[no-untyped-def]
+        def wrapper(status=0):  # type: ignore[no-untyped-def]
+            try:
+                if status not in (0, None, False) and os.getpid() == pid:
+                    _note_exit(directory, rank, name, status)
+            except BaseException as error:  # noqa: BLE001
+                _swallowed(directory, error)
+            leave(status)
+
+        return functools.wraps(leave)(wrapper)
+
+    sys.exit = watched(sys.exit, "sys.exit")  # type: ignore[no-untyped-call]
+    os._exit = watched(os._exit, "os._exit")  # type: ignore[no-untyped-call]
+
+
+def _note_exit(directory, rank, name, status):  # type: (str, int, str, object) -> None
+    frames = []  # type: list[list[object]]
+    at = sys._getframe(2)  # type: types.FrameType | None
+    while at is not None and len(frames) < 200:
+        frames.append([at.f_code.co_filename, at.f_lineno, at.f_code.co_name])
+        at = at.f_back
+    end = {"rank": rank, "pid": os.getpid(), "time": time.time(), "type": "SystemExit", "frames": frames}
+    end["message"] = "%s(%s)" % (name, str(status)[:200])
+    _note(directory, "exit-%d.json" % os.getpid(), end)
+
+
 def _swallowed(directory, error):  # type: (str, BaseException) -> None
     try:
         _note(directory, "error-%d.json" % os.getpid(), {"error": repr(error)})
@@ -144,6 +176,7 @@ def _start():  # type: () -> None
         note = {"rank": rank, "pid": os.getpid(), "python": sys.executable, "socket": ""}
         note["signal"] = _stacks_on_signal(directory)
         _say_what_ended_it(directory, rank)
+        _say_who_exits(directory, rank)
         _note(directory, "rank-%d.json" % os.getpid(), note)
         threading.Thread(
             target=_serve_when_torch_is_up, args=(directory, note), name="muster-hook", daemon=True
