@@ -88,7 +88,7 @@ _SAID = (
     ("data.loader", re.compile(r"DataLoader worker")),
     (
         "program.numerics",
-        re.compile(r"^FloatingPointError|\b(nan|inf|not finite|non-finite|diverged)\b", re.IGNORECASE),
+        re.compile(r"^FloatingPointError|\b(nan|inf|not finite|diverged)\b", re.IGNORECASE),
     ),
     ("program.shape_dtype", re.compile(r"shapes? .*(cannot|mismatch|must match)|size of tensor|dtype", re.IGNORECASE)),
 )

@@ -1,5 +1,6 @@
 """Jobs that are under supervision at the moment, so that `muster pause` finds them."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Sequence
@@ -29,7 +30,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 
 def forget(directory: Path) -> None:
     """The attempt is over."""
-    (directory / _FILE).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (directory / _FILE).unlink()
 
 
 def running(jobs: Path) -> list[Running]:

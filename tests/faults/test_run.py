@@ -156,3 +156,25 @@ def test_a_directory_that_cannot_be_written_costs_the_logs_not_the_job(tmp_path:
     told = [line for line in err.splitlines() if "kept on disk" in line]
     assert len(told) == 1
     assert told[0].endswith(f"nothing of this job is kept on disk: {tmp_path}/jobs/j: Not a directory")
+
+
+def test_a_paused_job_stands_still_until_it_is_resumed(tmp_path: Path) -> None:
+    script = f"echo > {tmp_path}/up; while [ ! -e {tmp_path}/end ]; do sleep 0.1; date +%N > {tmp_path}/tick; done"
+    job = start(tmp_path, "--name", "p", "--", "sh", "-c", script)
+    wait_for(tmp_path / "up")
+    wait_for(tmp_path / "tick")
+    pause = [*MUSTER[:-1], "pause", "--dir", str(tmp_path / "jobs")]
+    done = subprocess.run(pause, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("p: ")
+    (tmp_path / "end").touch()
+    time.sleep(1.0)
+    assert job.poll() is None
+    subprocess.run([*pause, "p", "--resume"], check=True, capture_output=True)
+    assert job.communicate(timeout=30)[0] == ""
+    assert job.returncode == 0
+
+
+def test_pausing_what_does_not_run_is_one_line(tmp_path: Path) -> None:
+    pause = [*MUSTER[:-1], "pause", "--dir", str(tmp_path / "jobs"), "x"]
+    done = subprocess.run(pause, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "muster: pause: x: running here: none\n")

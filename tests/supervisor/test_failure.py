@@ -96,7 +96,7 @@ def test_the_logs_cause_is_taken_unless_it_is_only_a_symptom() -> None:
     verdict = judge(Ending(code=1, ends=ends, log_cause=full, hosts=HOSTS))
     assert (verdict.cause, verdict.doing, verdict.line) == ("storage.disk_full", "storage", 61)
     lost = LogCause(cause="net.peer_lost", confidence=0.9)
-    assert judge(Ending(code=1, ends=ends, log_cause=lost, hosts=HOSTS)).cause == "program.python"
+    assert judge(Ending(code=1, ends=ends, log_cause=lost, hosts=HOSTS)).cause == "storage.disk_full"
 
 
 def test_nothing_known_is_said_to_be_unknown() -> None:
@@ -113,3 +113,14 @@ def test_only_the_users_own_lines_count() -> None:
 [rank1]: RuntimeError: x
 """
     assert innermost_users(last_traceback(text)) == Frame("/home/u/train.py", 42, "<module>")
+
+
+def test_an_exit_that_somebody_caught_is_no_end() -> None:
+    ends = [
+        end(0, 5.0, "SystemExit", "sys.exit(2)", 12),
+        end(3, 9.0, "KeyError", "'boom'", 18),
+    ]
+    verdict = judge(Ending(code=1, launcher_log=SUMMARY.format(rank=3, code=1), ends=ends, hosts=HOSTS))
+    assert (verdict.ranks, verdict.line) == ([3], 18)
+    verdict = judge(Ending(code=1, launcher_log=SUMMARY.format(rank=0, code=2), ends=ends[:1], hosts=HOSTS))
+    assert (verdict.ranks, verdict.line, verdict.summary) == ([0], 12, "rank 0 ended with SystemExit: sys.exit(2)")
