@@ -219,6 +219,11 @@ class Checkpoints:
                 self._publish(step, sums, facts)
             except OSError as error:
                 failure = str(error)
+        # All ranks leave with rank 0's answer, when it has one: they count failures alike, and none goes on to wait for
+        # rank 0 in a collective of the step, whose timeout is short, while a slow file system holds it here.
+        answer = [failure]
+        dist.broadcast_object_list(answer, src=0, group=self.world.saves)
+        failure = answer[0]
         if failure is not None:
             if self.world.rank == 0:
                 shutil.rmtree(partial, ignore_errors=True)
