@@ -15,7 +15,8 @@ from daemons.alerts.config import AlertsConfig
 from daemons.classify_config import ClassifyConfig
 from daemons.engines.choose import EngineConfig
 from daemons.errors import ConfigError
-from daemons.node.config import FleetLinkConfig, NodeConfig
+from daemons.fleet.config import FleetConfig
+from daemons.node.config import NodeConfig
 from daemons.section import Section
 from daemons.supervisor.config import RunConfig
 
@@ -37,7 +38,7 @@ class Config(Section, frozen=True, kw_only=True):
     """The whole file."""
 
     node: NodeConfig = NodeConfig()
-    fleet: FleetLinkConfig = FleetLinkConfig()
+    fleet: FleetConfig = FleetConfig()
     alerts: AlertsConfig = AlertsConfig()
     engine: EngineConfig = EngineConfig()
     run: RunConfig = RunConfig()

@@ -9,7 +9,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from checks.base import Finding, Status
 from checks.registry import CHECKS
-from daemons.node.board import Board, CheckState
+from daemons.node.board import AlertState, Board, CheckState
 
 # At most so many open findings get a series of their own; the count beside them is always whole.
 OPEN_SERIES = 200
@@ -25,8 +25,8 @@ class BoardCollector:
     def collect(self) -> Iterator[Metric]:
         """Metric families of the snapshot as it is now."""
         board = self._board()
-        yield _gauge("muster_build_info", "Constant 1, labelled with the version.", {"version": board.version}, 1)
-        yield _gauge("muster_start_time_seconds", "When this agent started, since the epoch.", {}, board.started)
+        yield gauge("muster_build_info", "Constant 1, labelled with the version.", {"version": board.version}, 1)
+        yield gauge("muster_start_time_seconds", "When this agent started, since the epoch.", {}, board.started)
         yield from checks(board)
         yield from findings(board)
         yield from measures(board)
@@ -111,23 +111,9 @@ def measures(board: Board) -> Iterator[Metric]:
 
 
 def alerts(board: Board) -> Iterator[Metric]:
-    """Incidents and the queue of messages about them."""
-    incidents = GaugeMetricFamily("muster_incidents_open", "Incidents that are open.", labels=["severity"])
-    for severity, number in sorted(board.incidents.items()):
-        incidents.add_metric([severity], number)
-    yield incidents
-    yield _gauge("muster_alerts_waiting", "Messages that wait to be delivered.", {}, board.alerts.waiting)
-    yield _gauge(
-        "muster_alerts_oldest_seconds",
-        "How long the oldest waiting message has waited.",
-        {},
-        board.alerts.oldest_seconds,
-    )
-    sent = CounterMetricFamily("muster_alerts_sent", "Messages delivered since the agent started.", labels=["channel"])
-    for channel, number in sorted(board.alerts.sent.items()):
-        sent.add_metric([channel], number)
-    yield sent
-    yield _gauge(
+    """Incidents, the queue of messages about them, and the ledger they come from."""
+    yield from queue(board.incidents, board.alerts)
+    yield gauge(
         "muster_ledger_degraded",
         "1 while the ledger cannot be written and is kept in memory.",
         {},
@@ -135,7 +121,23 @@ def alerts(board: Board) -> Iterator[Metric]:
     )
     if board.link.url:
         text = "When the fleet last took a batch of this node, since the epoch; 0 when it never has."
-        yield _gauge("muster_fleet_link_last_success_timestamp_seconds", text, {}, board.link.reached)
+        yield gauge("muster_fleet_link_last_success_timestamp_seconds", text, {}, board.link.reached)
+
+
+def queue(open_incidents: Mapping[str, int], state: AlertState) -> Iterator[Metric]:
+    """Incidents and the queue of messages about them."""
+    incidents = GaugeMetricFamily("muster_incidents_open", "Incidents that are open.", labels=["severity"])
+    for severity, number in sorted(open_incidents.items()):
+        incidents.add_metric([severity], number)
+    yield incidents
+    yield gauge("muster_alerts_waiting", "Messages that wait to be delivered.", {}, state.waiting)
+    yield gauge(
+        "muster_alerts_oldest_seconds", "How long the oldest waiting message has waited.", {}, state.oldest_seconds
+    )
+    sent = CounterMetricFamily("muster_alerts_sent", "Messages delivered since the agent started.", labels=["channel"])
+    for channel, number in sorted(state.sent.items()):
+        sent.add_metric([channel], number)
+    yield sent
 
 
 def _samples(state: CheckState, name: str) -> dict[str, float]:
@@ -151,7 +153,8 @@ def _family(name: str, text: str, samples: Mapping[str, float]) -> Metric:
     return family
 
 
-def _gauge(name: str, text: str, labels: Mapping[str, str], value: float) -> Metric:
+def gauge(name: str, text: str, labels: Mapping[str, str], value: float) -> Metric:
+    """A family of one sample."""
     family = GaugeMetricFamily(name, text, labels=list(labels))
     family.add_metric(list(labels.values()), value)
     return family

@@ -25,6 +25,7 @@ from daemons.alerts.posts import Outcome, Post, PostState, Thread
 from daemons.alerts.record import described
 from daemons.alerts.store import Store
 from daemons.incidents import Change, Incident, Tell
+from daemons.incidents.correlation import ALONE, Correlation
 from daemons.node.board import AlertState
 
 _LOG = logging.getLogger("muster.alerts")
@@ -37,7 +38,7 @@ class AlertDesk:
     """Incidents and alerts of one ledger. Every method may be called from any thread.
 
     Raises StateError when its file cannot be read (no right, or of a newer muster); a damaged one is set aside.
-    senders: how the channels are made, for tests.
+    correlation: what findings of several nodes share. senders: how the channels are made, for tests.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class AlertDesk:
         clock: Clock,
         credentials: Credentials,
         *,
+        correlation: Correlation = ALONE,
         senders: Callable[[AlertsConfig, Credentials], Channels] = channels,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -54,6 +56,7 @@ class AlertDesk:
         self._jitter = jitter
         self._make = senders
         self._config = config
+        self._correlation = correlation
         self._channels = senders(config, credentials)
         self._lock = threading.RLock()
         self._store = Store(path)
@@ -81,11 +84,16 @@ class AlertDesk:
             news = [change for change in changes if change.seq > self._facts.cursor]
             told_before = [change for change in news if change.at <= self._facts.lost_until]
             if told_before:
-                self._situation = deciding.catch_up(self._situation, told_before, now, self._config)
+                self._situation = deciding.catch_up(self._situation, told_before, now, self._config, self._correlation)
                 news = [change for change in news if change.at > self._facts.lost_until]
             cursor = max((change.seq for change in (*told_before, *news)), default=self._facts.cursor)
             self._facts = msgspec.structs.replace(self._facts, cursor=cursor)
             return self._decide(news, now)
+
+    def correlate(self, correlation: Correlation) -> None:
+        """From now on findings are joined by this."""
+        with self._lock:
+            self._correlation = correlation
 
     def tick(self) -> int:
         """To be called now and then (every few seconds): reminders, ends of bursts; a disk that has room again."""
@@ -98,7 +106,7 @@ class AlertDesk:
             return made
 
     def _decide(self, changes: Iterable[Change], now: float) -> int:
-        self._situation, tells = deciding.decide(self._situation, changes, now, self._config)
+        self._situation, tells = deciding.decide(self._situation, changes, now, self._config, self._correlation)
         self._queue(tells)
         self._save(now)
         return len(tells)

@@ -23,6 +23,7 @@ class Entry:
 COMMANDS: tuple[Entry, ...] = (
     Entry("up", "daemons.cli.up", "Scan this machine, then watch it in the foreground."),
     Entry("node", "daemons.cli.node", "The node agent, as systemd runs it."),
+    Entry("fleet", "daemons.cli.fleet", "The fleet daemon of a cluster: incidents, alerts, drain by policy."),
     Entry("scan", "daemons.cli.scan", "Run the checks once on this machine."),
     Entry("drain", "daemons.cli.drain", "Close a node to new jobs; a dry run unless --yes."),
     Entry("undrain", "daemons.cli.undrain", "Open a node that muster closed; a dry run unless --yes."),

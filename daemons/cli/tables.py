@@ -1,6 +1,7 @@
 """Tables for people: colour only on a terminal, the whole text everywhere."""
 
 import sys
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -23,6 +24,16 @@ _WIDE = 240
 def console() -> Console:
     """Standard output, in colour on a terminal."""
     return Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False, soft_wrap=False)
+
+
+def plain_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Lines of text under headings; long ones are folded, never cut."""
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
 
 
 def scan_table(outcomes: list[Outcome]) -> Table:

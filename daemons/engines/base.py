@@ -123,6 +123,10 @@ class Engine(Protocol):
         """One job, also when it ended lately; `unknown` when the scheduler has forgotten it."""
         ...
 
+    def leaves(self) -> dict[str, tuple[str, ...]]:
+        """Leaf switch -> nodes; empty where the engine knows no topology."""
+        ...
+
     def submit(self, submission: Submission) -> str:
         """Start a job; its id."""
         ...

@@ -36,6 +36,8 @@ class Why(enum.StrEnum):
     VERSION = "version"
     MALFORMED = "malformed"
     TOKEN = "token"
+    OVERSIZED = "oversized"
+    STORE = "store"
 
 
 class Admission(msgspec.Struct, frozen=True, kw_only=True):

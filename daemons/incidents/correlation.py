@@ -15,6 +15,8 @@ from daemons.incidents.grouping import JOB, family, key_of
 # A switch takes the links of its nodes, a rack's cooling its GPUs' clocks, a file server the mounts of everybody.
 _BY_LEAF = frozenset({"net.infiniband", "net.socket"})
 _BY_RACK = frozenset({"gpu.thermal_power"})
+# Nodes that fall silent together: their rack lost its power, or the switch that they report through.
+_SILENT = "silent"
 _SERVER_GONE = frozenset({"hung", "stale", "unreachable"})
 # What a job's own code or data did is not explained by a sick node beside it.
 _OWN_FAULTS = ("program.", "data.")
@@ -51,6 +53,9 @@ class Correlation(msgspec.Struct, frozen=True, kw_only=True):
         if finding.cause in _BY_RACK:
             rack = self.topology.racks.get(finding.node)
             return f"rack/{rack}" if rack else ""
+        if finding.kind == _SILENT:
+            rack, leaf = self.topology.racks.get(finding.node), self.topology.leaves.get(finding.node)
+            return f"rack/{rack}" if rack else f"leaf/{leaf}" if leaf else ""
         known = self.topology.leaves or self.topology.racks
         if known and finding.cause == "storage.filesystem" and finding.kind in _SERVER_GONE:
             return finding.component

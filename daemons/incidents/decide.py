@@ -30,12 +30,18 @@ def decide(
     return msgspec.structs.replace(after, incidents=kept), tells
 
 
-def catch_up(situation: Situation, changes: Iterable[Change], now: float, config: AlertsConfig) -> Situation:
+def catch_up(
+    situation: Situation,
+    changes: Iterable[Change],
+    now: float,
+    config: AlertsConfig,
+    correlation: Correlation = ALONE,
+) -> Situation:
     """The situation after changes that were told before by a record that is lost.
 
     What is over is taken as told; what goes on is folded into one storm, which the next `decide` tells.
     """
-    after = absorb(situation, changes, config.reopen_minutes * 60)
+    after = absorb(situation, changes, config.reopen_minutes * 60, correlation)
     incidents, storm = dict(after.incidents), after.storm
     for incident in after.incidents.values():
         if incident.over and incident.told is None:

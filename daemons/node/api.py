@@ -130,7 +130,7 @@ class Api:
         if refusal:
             return refusal
         try:
-            found = msgspec.json.decode(await _body(request), type=list[Finding])
+            found = msgspec.json.decode(await read_body(request), type=list[Finding])
             taken = await self._ask(lambda: self._agent.take(found))
         except (msgspec.DecodeError, ValueError) as error:
             return JSONResponse({"error": str(error)}, status_code=400)
@@ -147,7 +147,7 @@ class Api:
         if refusal:
             return refusal
         try:
-            body = await _body(request)
+            body = await read_body(request)
             told = msgspec.json.decode(body, type=Who) if body else Who()
             await self._ask(lambda: change(request.path_params["incident"], told.who, told.note))
         except (msgspec.DecodeError, ValueError) as error:
@@ -166,20 +166,20 @@ class Api:
         return JSONResponse({"error": f"needs the token in {TOKEN_FILE} of the state directory"}, status_code=401)
 
 
-async def _body(request: Request) -> bytes:
+async def read_body(request: Request, limit: int = _BODY_BYTES) -> bytes:
     """The body, read no further than the limit. Raises ValueError above it."""
     parts = bytearray()
     async for part in request.stream():
         parts += part
-        if len(parts) > _BODY_BYTES:
-            raise ValueError(f"body above {_BODY_BYTES} bytes")
+        if len(parts) > limit:
+            raise ValueError(f"body above {limit} bytes")
     return bytes(parts)
 
 
-def status_page() -> bytes:
+def status_page(name: str = "index.html") -> bytes:
     """The page as installed, or as it stands in a clone."""
-    clone = Path(__file__).parents[2] / "dashboards/web/index.html"
-    return (clone if clone.exists() else Path(sys.prefix) / "share/muster/web/index.html").read_bytes()
+    clone = Path(__file__).parents[2] / "dashboards/web" / name
+    return (clone if clone.exists() else Path(sys.prefix) / "share/muster/web" / name).read_bytes()
 
 
 def token(state: Path) -> str:
@@ -195,26 +195,40 @@ def token(state: Path) -> str:
         raise StateError(f"{path}: {error.strerror}") from error
 
 
-def listen(address: str) -> socket.socket:
-    """A listening socket on "host:port". Raises AddressError with the remedy."""
+def listen(address: str, key: str = "node.listen", example: str = "127.0.0.1:9808") -> socket.socket:
+    """A listening socket on "host:port"; key: where that is configured. Raises AddressError with the remedy."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
-        raise AddressError(f"node.listen: {address!r} is no host:port such as 127.0.0.1:9808")
+        raise AddressError(f"{key}: {address!r} is no host:port such as {example}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=64)
+        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=1024)
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
-        remedy = "set node.listen to a free port (0 takes any)"
-        raise AddressError(f"node.listen: cannot listen on {address}: {why}; {remedy}") from error
+        remedy = f"set {key} to a free port (0 takes any)"
+        raise AddressError(f"{key}: cannot listen on {address}: {why}; {remedy}") from error
 
 
 class Server:
-    """The API in a thread of its own, on a socket that is already bound."""
+    """The API in a thread of its own, on a socket that is already bound.
 
-    def __init__(self, app: Starlette, bound: socket.socket) -> None:
+    tls: files of a certificate and its key. keep_alive: seconds for which an idle connection stays open.
+    """
+
+    def __init__(
+        self, app: Starlette, bound: socket.socket, tls: tuple[str, str] | None = None, keep_alive: int = 5
+    ) -> None:
         config = uvicorn.Config(
-            app, loop="asyncio", http="h11", lifespan="off", ws="none", log_config=None, access_log=False
+            app,
+            loop="asyncio",
+            http="h11",
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            timeout_keep_alive=keep_alive,
+            ssl_certfile=tls[0] if tls else None,
+            ssl_keyfile=tls[1] if tls else None,
         )
         self._server = uvicorn.Server(config)
         self._bound = bound

@@ -53,17 +53,18 @@ def answers_at(state: Path, address: str) -> None:
 class StateDirectory:
     """A state directory that is ours until `close`, or until the process ends in any way.
 
-    Raises StateError when it cannot be made or written, or another agent has it.
+    Raises StateError when it cannot be made or written, or another daemon has it. who, key: what it is called and
+    where it is configured.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, who: str = "agent", key: str = "node.state") -> None:
         self.path = path
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StateError(
-                f"{path}: cannot be written ({error.strerror}): set node.state to a directory that can"
+                f"{path}: cannot be written ({error.strerror}): set {key} to a directory that can"
             ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,7 +72,7 @@ class StateDirectory:
             holder = os.read(self._lock, 20).decode("ascii", "replace").strip()
             os.close(self._lock)
             raise StateError(
-                f"{path}: another agent uses it (pid {holder or 'unknown'}): stop that one, or set node.state to"
+                f"{path}: another {who} uses it (pid {holder or 'unknown'}): stop that one, or set {key} to"
                 " another directory"
             ) from error
         os.ftruncate(self._lock, 0)

@@ -168,7 +168,7 @@ def test_settings_and_silence_are_kept(store: Store) -> None:
     store.keep("policy", "2")
     assert store.setting("policy") == "2"
     store.apply(batch(), NOW)
-    store.mark_silent("n1", True)
+    store.silence({"n1": (Kind.OPENED, finding("node/n1", source="fleet"))}, True, NOW)
     assert store.nodes()[0].silent
     store.apply(batch(), NOW + 1)
     assert store.nodes()[0].silent  # who told people of it takes it back
