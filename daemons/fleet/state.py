@@ -23,7 +23,8 @@ def fleet_directory(config: FleetConfig, environment: Mapping[str, str] = os.env
 def fleet_secret(state: Path, environment: Mapping[str, str] = os.environ) -> str:
     """What the nodes' tokens are made of.
 
-    MUSTER_FLEET_SECRET or credential fleet_secret, else a file of the state directory that is made on first use. Raises StateError when it cannot be read or made.
+    MUSTER_FLEET_SECRET or credential fleet_secret, else a file of the state directory that is made on first use.
+    Raises StateError when it cannot be read or made.
     """
     given = secret("fleet_secret", environment)
     if given:

@@ -17,6 +17,8 @@ from daemons.ledger.records import Kind
 from daemons.wire import BODY_BYTES, Batch, Receipt, node_token
 
 N12 = node_token(SECRET, "n12")
+NEEDS = "needs the token of node n12: `muster fleet token NODE` on the fleet prints it"
+UPGRADE = "speaks version 7, this fleet speaks 1: upgrade the older"
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +90,8 @@ def test_signs_of_life_are_kept_without_a_transaction_each_and_written_every_few
 @pytest.mark.parametrize(
     ("told", "token", "status", "why", "said"),
     [
-        (batch(), "guess", 401, Why.TOKEN, "needs the token of node n12: `muster fleet token NODE` on the fleet prints it"),
-        (batch(), node_token(SECRET, "n13"), 401, Why.TOKEN, "needs the token of node n12: `muster fleet token NODE` on the fleet prints it"),
+        (batch(), "guess", 401, Why.TOKEN, NEEDS),
+        (batch(), node_token(SECRET, "n13"), 401, Why.TOKEN, NEEDS),
         (batch(version=2), N12, 409, Why.VERSION, "speaks version 2, this fleet speaks 1: upgrade the older"),
         (batch(change(5), change(4)), N12, 400, Why.MALFORMED, "changes are not in the order of their numbers"),
         (batch(change(5), change(5)), N12, 400, Why.MALFORMED, "changes are not in the order of their numbers"),
@@ -118,8 +120,8 @@ def test_what_is_refused_says_why_and_is_counted_and_changes_nothing(
         (b"", "application/json", 400, "no batch in JSON: Input data was truncated (docs/wire.md)"),
         (b"\xff\xfe", "application/json", 400, "no batch in JSON: "),
         (b"[" * 100_000, "application/json", 400, "no batch in JSON: "),
-        (b'{"version":1,"node":5}', "application/json", 400, "no batch in JSON: Expected `str`, got `int` - at `$.node`"),
-        (b'{"version":7,"nodes":[]}', "application/json", 409, "speaks version 7, this fleet speaks 1: upgrade the older"),
+        (b'{"version":1,"node":5}', "application/json", 400, "no batch in JSON: Expected `str`, got `int`"),
+        (b'{"version":7,"nodes":[]}', "application/json", 409, UPGRADE),
         (b"{}", "application/msgpack", 400, "no batch in msgpack: "),
         (b"x" * (BODY_BYTES + 1), "application/json", 413, f"a body above {BODY_BYTES} bytes: send fewer changes"),
     ],
