@@ -2,7 +2,8 @@
 
 A directory holds answers.json (what is no file), nvml.json (what NVML answers) and either the plain tree (proc/, sys/,
 dev/kmsg, etc/) or the same packed into tree.toml, as `muster record` writes it. With a scenario.toml it is a scenario:
-`base` names another recording beside it, and the rest says what is different and what happens when. Nothing of the
+`base` names another recording beside it (or several, one laid over the other), and the rest says what is different
+and what happens when. Nothing of the
 recording is changed: it is laid out in a temporary directory, which its host removes when it is closed.
 """
 
@@ -29,7 +30,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     nvml: "gpus.3.temperature", "all.power" or "system.driver_version" -> answer; "gpus.3" replaces a whole GPU,
     "absent" takes an answer out, "-" in a list stands for null, and "vanished" -> index makes NVML count one GPU less.
     kmsg: lines as the kernel logs them, each with the time at which it is applied. commands: as in answers.json.
-    sizes: likewise. reboot: the new boot id; the log begins again and the uptime at 0.
+    sizes: likewise. wrapped: the kernel log has overwritten all but its last line. reboot: the new boot id; the log
+    begins again and the uptime at 0.
     """
 
     at: float = 0.0
@@ -41,6 +43,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     kmsg: list[str] = []
     commands: dict[str, tuple[int, str, str]] = {}
     sizes: dict[str, dict[str, Any] | None] = {}
+    wrapped: bool = False
     reboot: str = ""
 
 
@@ -51,7 +54,7 @@ class Scenario(Change, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     about: str = ""
-    base: str = ""
+    base: str | list[str] = []
     until: float = 0.0
     every: float = 0.0
     expect: list[str] = []
@@ -79,7 +82,6 @@ class Replay:
 
     def __init__(self, directory: Path, clock: Clock) -> None:
         """Raises BadRecording."""
-        self._layers = list(_layers(directory))
         self._clock = clock
         self._started = clock.monotonic()
         self._lock = threading.Lock()
@@ -92,7 +94,7 @@ class Replay:
         self._uptime = 0.0
         self._booted_after = 0.0
         self._written = -1.0
-        for layer, scenario in reversed(self._layers):
+        for layer, scenario in _layers(directory):
             self._lay(layer)
             self._uptime = _number(self.root / "proc/uptime")
             if scenario is not None:
@@ -147,7 +149,9 @@ class Replay:
         for name, encoded in binary.items():
             self._place(name).write_bytes(base64.b64decode(encoded))
         for name, target in links.items():
-            self._place(name).symlink_to(target)
+            path = self._place(name)
+            self._remove(path)
+            path.symlink_to(target)
 
     def _place(self, name: str) -> Path:
         path = self.root / name
@@ -158,16 +162,23 @@ class Replay:
             path.unlink()
         return path
 
+    def _remove(self, path: Path) -> None:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
     def _apply(self, change: Change) -> None:
         if change.reboot:
             self._reboot(change.reboot, change.at)
+        if change.wrapped:
+            log = self._place("dev/kmsg")
+            log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[-1:]))
         for name in change.remove:
-            path = self.root / name
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            self._remove(self.root / name)
         self._write(change.files, change.links, change.binary)
+        if "proc/uptime" in change.files:
+            self._uptime, self._booted_after = _number(self.root / "proc/uptime"), change.at
         if change.nvml:
             self._answer_nvml(change.nvml)
         if change.kmsg:
@@ -240,20 +251,18 @@ def _nulls(value: Any) -> Any:
     return None if value == "-" else value
 
 
-def _layers(directory: Path) -> Iterator[tuple[Path, Scenario | None]]:
-    """The directory and the recordings that it builds on, topmost first. Raises BadRecording."""
-    seen: set[Path] = set()
-    while directory not in seen:
-        seen.add(directory)
-        path = directory / "scenario.toml"
-        scenario = _decode(path, Scenario) if path.exists() else None
-        yield directory, scenario
-        if scenario is None or not scenario.base:
-            if not (directory / "answers.json").exists():
-                raise BadRecording(f"{directory}/answers.json: no such file: a recording has an answers.json")
-            return
-        directory = directory.parent / scenario.base
-    raise BadRecording(f"{directory}: is its own base")
+def _layers(directory: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, Scenario | None]]:
+    """The recordings that the directory builds on and itself, the lowest first. Raises BadRecording."""
+    if directory in above:
+        raise BadRecording(f"{directory}: is its own base")
+    path = directory / "scenario.toml"
+    scenario = _decode(path, Scenario) if path.exists() else None
+    bases = scenario.base if scenario else []
+    for base in [bases] if isinstance(bases, str) else bases:
+        yield from _layers(directory.parent / base, (*above, directory))
+    if not bases and not (directory / "answers.json").exists():
+        raise BadRecording(f"{directory}/answers.json: no such file: a recording has an answers.json")
+    yield directory, scenario
 
 
 def _decode(path: Path, kind: type[_T]) -> _T:

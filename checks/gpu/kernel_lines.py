@@ -24,8 +24,7 @@ def new_lines(host: Host, memory: Memory, boot: str) -> Iterator[Line]:
     """The lines since the last call with this memory, oldest first. Raises Unreadable."""
     after = memory.get("after", -1) if memory.get("boot") == boot else -1
     booted = host.clock.now() - host.uptime()
+    memory["boot"], memory["after"] = boot, after
     for record in host.kernel_records(after):
         memory["after"] = record.sequence
         yield Line(record.text, booted + record.seconds, record.lost)
-    memory["boot"] = boot
-    memory.setdefault("after", -1)

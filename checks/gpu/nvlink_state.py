@@ -11,6 +11,9 @@ from checks.gpu.models import model
 from checks.gpu.nvml import Gpu, each_gpu
 from checks.host import Host
 
+# So many links of a GPU have a finding each; when more are down it is the GPU or its board, and one finding says so.
+_FEW = 2
+
 
 class Config(CheckConfig, frozen=True, kw_only=True):
     """expected: links that are up on every GPU; 0 takes the model's number, else what most GPUs of the node have.
@@ -25,7 +28,7 @@ class Config(CheckConfig, frozen=True, kw_only=True):
 
 
 def run(host: Host, config: Config, memory: Memory) -> Iterator[Finding]:
-    """`gpu/N` for the links together, `gpu/N/nvlink/L` for each that is down."""
+    """`gpu/N` for the links together, `gpu/N/nvlink/L` for one or two that are down."""
     common = _common(host)
     # Only a link that was told of is told to be well again: 144 links that never were down need no word each.
     told: dict[str, bool] = memory.setdefault("told", {})
@@ -39,38 +42,47 @@ def run(host: Host, config: Config, memory: Memory) -> Iterator[Finding]:
         if not expected:
             expected, by = common, "like most GPUs of this node, the model is unknown"
         values = {"nvlinks_up": float(up)}
-        for link, state in enumerate(states):
-            if state == 0 and expected:
-                told[f"{gpu.pci}/{link}"] = True
-                yield _down(gpu, link)
-            elif state == 1 and f"{gpu.pci}/{link}" in told:
-                yield Finding(component=f"{gpu.component}/nvlink/{link}", status=Status.OK, summary="up again")
+        down = [link for link, state in enumerate(states) if state == 0 and expected]
+        yield from _links(gpu, states, down if len(down) <= _FEW else [], told)
+        summary = f"{up} of {expected} NVLinks up ({by})" if expected else "no NVLink in use"
         if up >= expected:
-            summary = f"{up} links up ({by})" if expected else "no NVLink in use"
             yield Finding(component=gpu.component, status=Status.OK, summary=summary, values=values)
-            return
-        yield Finding(
-            component=gpu.component,
-            status=Status.FAIL,
-            cause="gpu.nvlink",
-            kind="links",
-            summary=f"{up} of {expected} NVLinks up ({by})",
-            evidence="states by link: " + " ".join("-" if state is None else str(state) for state in states),
-            advice="see the fabric manager's log and XID 74; drain the node and reset the GPUs or reboot",
-            values=values,
-        )
+        elif 0 < len(down) <= _FEW and up + len(down) >= expected:
+            told_of = f"{summary}: see its links"
+            yield Finding(component=gpu.component, status=Status.SKIPPED, summary=told_of, values=values)
+        else:
+            yield _short(gpu, summary, states, values)
 
     yield from each_gpu(host.nvml, judge)
 
 
-def _down(gpu: Gpu, link: int) -> Finding:
+def _links(gpu: Gpu, states: list[int | None], down: list[int], told: dict[str, bool]) -> Iterator[Finding]:
+    """A finding on each link that is down, and `ok` on those that were told of and are up again."""
+    for link in down:
+        told[f"{gpu.pci}/{link}"] = True
+        yield Finding(
+            component=f"{gpu.component}/nvlink/{link}",
+            status=Status.FAIL,
+            cause="gpu.nvlink",
+            kind="down",
+            summary=f"NVLink {link} of {gpu.model} at {gpu.pci} is down",
+            advice="see nvlink_errors and XID 74; drain the node and reset the GPUs or reboot",
+        )
+    for link, state in enumerate(states):
+        if state == 1 and f"{gpu.pci}/{link}" in told:
+            yield Finding(component=f"{gpu.component}/nvlink/{link}", status=Status.OK, summary="up again")
+
+
+def _short(gpu: Gpu, summary: str, states: list[int | None], values: dict[str, float]) -> Finding:
     return Finding(
-        component=f"{gpu.component}/nvlink/{link}",
+        component=gpu.component,
         status=Status.FAIL,
         cause="gpu.nvlink",
-        kind="down",
-        summary=f"NVLink {link} of {gpu.model} at {gpu.pci} is down",
-        advice="see nvlink_errors and XID 74; drain the node and reset the GPUs or reboot",
+        kind="links",
+        summary=summary,
+        evidence="states by link: " + " ".join("-" if state is None else str(state) for state in states),
+        advice="see the fabric manager's log and XID 74; drain the node and reset the GPUs or reboot",
+        values=values,
     )
 
 
