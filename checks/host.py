@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from checks.adjtimex import KernelClock, kernel_clock
-from checks.clock import Clock, ManualClock, SystemClock
+from checks.clock import Clock, ManualClock, RunningClock, SystemClock
 from checks.direct_io import Throughput
 from checks.gpu.nvml import LiveSource, Nvml, RecordedSource
 from checks.kmsg import KernelLog, Record, RecordedKernelLog
@@ -267,13 +267,15 @@ class Host:
         self.prober.close()
 
 
-def recorded(directory: Path, clock: Clock | None = None) -> Host:
+def recorded(directory: Path, clock: Clock | None = None, *, running: bool = False) -> Host:
     """The node recorded in `directory`; its events, if it has any, happen as `clock` goes.
 
+    clock: None is one that stands still at the time of the recording, or goes on from there when `running`.
     Raises Unreadable when that holds no recording.
     """
+    make = RunningClock if running else lambda now: ManualClock(now=now)
     if lives(directory):
-        return _replayed(directory, clock)
+        return _replayed(directory, clock, make)
     path = directory / "answers.json"
     try:
         answers = msgspec.json.decode(path.read_bytes(), type=Answers)
@@ -281,7 +283,7 @@ def recorded(directory: Path, clock: Clock | None = None) -> Host:
         raise Unreadable(f"{path}: {error.strerror}: a recording has an answers.json") from error
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise Unreadable(f"{path}: {error}") from error
-    return Host(root=directory, clock=clock or ManualClock(now=answers.now), answers=answers)
+    return Host(root=directory, clock=clock or make(answers.now), answers=answers)
 
 
 def recorded_answer(answers: dict[str, Answer | None], path: str) -> Answer:
@@ -299,17 +301,18 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _replayed(directory: Path, clock: Clock | None) -> Host:
-    clock = clock or ManualClock()
+def _replayed(directory: Path, clock: Clock | None, make: Callable[[float], Clock]) -> Host:
     try:
-        replay = Replay(directory, clock)
+        replay = Replay(directory)
         answers = msgspec.convert(replay.answers(), Answers)
     except BadRecording as error:
         raise Unreadable(str(error)) from error
     except msgspec.ValidationError as error:
         raise Unreadable(f"{directory}/answers.json: {error}") from error
+    clock = clock or make(answers.now)
     if isinstance(clock, ManualClock):
         clock.step(answers.now - clock.now())
+    replay.begin(clock)
     host = Host(root=replay.root, clock=clock, answers=answers, replay=replay)
     host.catch_up()
     return host

@@ -78,12 +78,12 @@ class BadRecording(Exception):
 
 
 class Replay:
-    """A recording laid out in a temporary directory, as it is at the clock's present time."""
+    """A recording laid out in a temporary directory, as it is at the clock's present time once `begin` was called."""
 
-    def __init__(self, directory: Path, clock: Clock) -> None:
+    def __init__(self, directory: Path) -> None:
         """Raises BadRecording."""
-        self._clock = clock
-        self._started = clock.monotonic()
+        self._clock: Clock | None = None
+        self._started = 0.0
         self._lock = threading.Lock()
         self._temporary = tempfile.TemporaryDirectory(
             prefix="muster-replay-", dir=_memory(), ignore_cleanup_errors=True
@@ -94,18 +94,21 @@ class Replay:
         self._uptime = 0.0
         self._booted_after = 0.0
         self._written = -1.0
-        for layer, scenario in _layers(directory):
-            self._lay(layer)
-            self._uptime = _number(self.root / "proc/uptime")
-            if scenario is not None:
-                self._apply(scenario)
-                self._pending += scenario.events
+        try:
+            for layer, scenario in _layers(directory):
+                self._lay(layer)
+                self._uptime = _number(self.root / "proc/uptime")
+                if scenario is not None:
+                    self._apply(scenario)
+                    self._pending += scenario.events
+        except BaseException:
+            self.close()
+            raise
         self._pending.sort(key=lambda change: change.at)
 
-    @property
-    def started_at(self) -> float:
-        """The recorded wall time, seconds since the epoch."""
-        return float(self._answers["now"])
+    def begin(self, clock: Clock) -> None:
+        """From now on time goes by as this clock does."""
+        self._clock, self._started = clock, clock.monotonic()
 
     def answers(self) -> dict[str, Any]:
         """answers.json as it is now, after `catch_up`."""
@@ -113,6 +116,8 @@ class Replay:
 
     def catch_up(self) -> bool:
         """Let happen what is due; True when something did."""
+        if self._clock is None:
+            return False
         with self._lock:
             elapsed = self._clock.monotonic() - self._started
             due = [change for change in self._pending if change.at <= elapsed]

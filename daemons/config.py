@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -97,11 +97,13 @@ def _keys(tree: Mapping[str, Any], path: str = "") -> Iterator[str]:
 def explain(error: msgspec.ValidationError, tree: Mapping[str, Any]) -> str:
     """msgspec's message as `key.path: what is wrong; what would be right`."""
     message, _, where = str(error).partition(" - at `$")
-    path = where.rstrip("`").lstrip(".")
+    path = where.rstrip("`").replace("[...]", "[*]").lstrip(".")
     if unknown := re.search(r"unknown field `(.+)`", message):
         key = f"{path}.{unknown[1]}".lstrip(".")
         known = ", ".join(_known(path)) or "none"
         return f"{key}: unknown key; known here: {known}"
+    if "[" in path:  # an entry of a table or list, which msgspec does not name
+        return f"{path}: {message[0].lower()}{message[1:]}"
     value = _value(tree, path)
     return f"{path or 'file'}: {value!r} is wrong: {message[0].lower()}{message[1:]}"
 
@@ -109,7 +111,10 @@ def explain(error: msgspec.ValidationError, tree: Mapping[str, Any]) -> str:
 def _known(path: str) -> list[str]:
     struct: Any = Config
     for part in filter(None, path.split(".")):
-        struct = next(f.type for f in msgspec.structs.fields(struct) if f.encode_name == part)
+        name, entry, _ = part.partition("[")
+        struct = next(f.type for f in msgspec.structs.fields(struct) if f.encode_name == name)
+        if entry:
+            struct = get_args(struct)[-1]
     return sorted(field.encode_name for field in msgspec.structs.fields(struct))
 
 

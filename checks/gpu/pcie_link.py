@@ -98,7 +98,7 @@ def _link(host: Host, device: Path, which: str) -> tuple[int, float]:
     """(lanes, GT/s). Raises Unreadable, also for a bridge that has no link ("Unknown", 0 lanes)."""
     lanes = host.integer(device / f"{which}_link_width")
     speed = host.read(device / f"{which}_link_speed").split()
-    if not lanes or lanes > 32 or not speed or not speed[0].replace(".", "", 1).isdigit():
+    if not 0 < lanes <= 32 or not speed or not speed[0].replace(".", "", 1).isdigit():
         raise Unreadable(f"{host.name(device)}: no link of its own")
     return lanes, float(speed[0])
 

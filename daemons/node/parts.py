@@ -11,7 +11,6 @@ from pathlib import Path
 from socket import socket
 from typing import Any, Protocol
 
-from checks.clock import RunningClock
 from checks.host import Host, Unreadable, recorded
 from daemons.alerts.config import AlertsConfig
 from daemons.alerts.credentials import Credentials, credentials, secret
@@ -102,11 +101,9 @@ def open_host(config: Config, replay: Path | None) -> Host:
     if replay is None:
         return Host(node=config.node.name)
     try:
-        host = recorded(replay)
+        return recorded(replay, running=True)
     except Unreadable as error:
         raise MusterError(str(error)) from error
-    host.clock = RunningClock(host.clock.now())
-    return host
 
 
 def _ledger(path: Path, config: Config, host: Host) -> Ledger:

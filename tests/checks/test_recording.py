@@ -11,7 +11,6 @@ from needs import need
 from scenarios import NODES, line, troubles
 
 from checks.base import Check
-from checks.clock import ManualClock
 from checks.gpu.nvml import LiveSource, Nvml
 from checks.host import Host, recorded
 from checks.prober import Prober, ProbeTimeout
@@ -91,7 +90,7 @@ def test_bytes_that_are_no_text_are_kept_as_they_are(machine: Path, tmp_path: Pa
     notes = Notes()
     collect(machine, [str(machine / "sys/name")], notes)
     write(tmp_path / "rec", notes, {"node": "n", "now": 1.0}, {"system": {}, "all": {}, "gpus": []})
-    with closing(Replay(tmp_path / "rec", ManualClock())) as replay:
+    with closing(Replay(tmp_path / "rec")) as replay:
         assert (replay.root / "sys/name").read_bytes() == b"caf\xe9\n"
 
 
@@ -111,7 +110,7 @@ def test_two_checks_that_read_one_file_keep_its_content() -> None:
 def test_odd_names_and_contents_survive_packing(tmp_path: Path) -> None:
     odd = {"proc/a b": 'say "hi"\\\n\t\x7f\x01', "proc/é": "é"}
     write(tmp_path, Notes(tree=Tree(files=odd)), {"node": "n", "now": 1.0}, {"system": {}, "all": {}, "gpus": []})
-    with closing(Replay(tmp_path, ManualClock())) as replay:
+    with closing(Replay(tmp_path)) as replay:
         assert {name: (replay.root / name).read_text() for name in odd} == odd
 
 
