@@ -24,6 +24,12 @@ from daemons.errors import MusterError
 @click.option(
     "--stop-grace", type=click.FloatRange(min=0), metavar="SECONDS", help="From SIGTERM to SIGKILL (default 30)."
 )
+@click.option(
+    "--leader",
+    envvar="MUSTER_LEADER",
+    metavar="HOST:PORT",
+    help="Where the supervisors of a job on several hosts meet; the host that has the address leads.",
+)
 @click.option("--dir", "directory", type=click.Path(path_type=Path), help="Where logs and evidence are kept.")
 @click.option(
     "--instrument/--no-instrument", default=None, help="Let Python ranks answer while they hang (default: yes)."
@@ -37,6 +43,7 @@ def command(
     max_restarts: int | None,
     stuck_terminate_after: float | None,
     stop_grace: float | None,
+    leader: str | None,
     directory: Path | None,
     instrument: bool | None,
     arguments: tuple[str, ...],
@@ -47,6 +54,7 @@ def command(
     """
     from checks.host import short_host_name
     from daemons.supervisor.attempt import Plan
+    from daemons.supervisor.meeting import place
     from daemons.supervisor.supervise import supervise
 
     config = load(config_path)
@@ -66,6 +74,7 @@ def command(
         host=config.node.name or short_host_name(),
         listen=config.node.listen,
         state=config.node.state,
+        meeting=place(leader, os.environ.get("MUSTER_JOB_TOKEN", "")) if leader else None,
     )
     return supervise(plan, record)
 

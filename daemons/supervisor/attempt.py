@@ -16,6 +16,7 @@ from daemons.supervisor.instrument import job_environment
 from daemons.supervisor.jobdir import JobDirectory
 from daemons.supervisor.launch import Job, launch
 from daemons.supervisor.logs import Follower
+from daemons.supervisor.meeting import Place
 from daemons.supervisor.postmortem import verdict_of
 from daemons.supervisor.record import Attempt, Verdict
 from daemons.supervisor.running import Running
@@ -34,7 +35,8 @@ class Stop(Protocol):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be run. environment: of `muster run` itself, which the job inherits.
 
-    listen, state: of the node agent, as configured, which is told of troubles.
+    listen, state: of the node agent, as configured, which is told of troubles. meeting: where the job's supervisors
+    meet when it runs on several hosts.
     """
 
     job: str
@@ -44,6 +46,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     listen: str = ""
     state: str = ""
+    meeting: Place | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +102,7 @@ class Run:
         job = launch(self._plan.command, environment)
         self._known(job)
         follower = Follower(self._path, (job.out, job.err), self._clock.monotonic, self._tell)
-        self._watch.begin(job, follower, self._path, rank_logs)
+        self._watch.begin(job, follower, self._path, self._number)
         try:
             self._attend(job)
         finally:

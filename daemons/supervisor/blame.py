@@ -15,6 +15,7 @@ import msgspec
 
 from daemons.supervisor.doing import CAUSES, Place, at_what, place
 from daemons.supervisor.frames import Frame
+from daemons.supervisor.network import cut_off
 from daemons.supervisor.record import Doing
 from daemons.supervisor.snapshot import Collective, Flight, Look, RankLook
 
@@ -30,6 +31,7 @@ _WAIT_SOURCE = re.compile(r"\.wait\(|\.synchronize\(|barrier\(|all_reduce|all_ga
 class Blame(msgspec.Struct, frozen=True, kw_only=True):
     """ranks: the guilty ones. doing: at what. frame: where, in the user's code. other: where the others wait.
 
+    host: of the guilty where no rank of it is seen.
     sure: how strong the evidence is, 0 to 1. hard: it cannot resolve by waiting, whatever the phase. words: why.
     """
 
@@ -40,6 +42,7 @@ class Blame(msgspec.Struct, frozen=True, kw_only=True):
     sure: float = 0.5
     hard: bool = False
     words: str = ""
+    host: str = ""
 
     @property
     def cause(self) -> str:
@@ -68,7 +71,7 @@ def pending(flight: Flight | None) -> bool:
 def blame(look: Look, world: int) -> Blame:
     """The blame by one look at all ranks. world: how many ranks there should be, 0 when nobody has said."""
     ranks = look.ranks
-    for rule in (_stopped, _missing, _elsewhere, _mismatched, _behind, _outlier):
+    for rule in (_stopped, _cut_off, _missing, _elsewhere, _mismatched, _behind, _outlier):
         found = rule(ranks, world)
         if found is not None:
             return found
@@ -87,6 +90,23 @@ def _stopped(ranks: Mapping[int, RankLook], world: int) -> Blame | None:
         return None
     words = f"{listed(found)} stopped by a signal (SIGSTOP or a debugger)"
     return _of(ranks, found, "stopped", 0.98, words, hard=True)
+
+
+def _cut_off(ranks: Mapping[int, RankLook], world: int) -> Blame | None:
+    """Hosts that the others' connections have lost: what was sent to them is not acknowledged any more."""
+    lost: dict[str, dict[str, int]] = {}
+    addresses: dict[str, set[str]] = {}
+    for look in ranks.values():
+        lost.setdefault(look.host, {}).update(look.lost_peers)
+        addresses.setdefault(look.host, set()).update(look.addresses)
+    hosts = cut_off(lost, addresses)
+    if not hosts:
+        return None
+    there = [rank for rank, look in ranks.items() if look.host == hosts[0]]
+    others = f" (or {', '.join(hosts[1:3])})" if len(hosts) > 1 else ""
+    words = f"nothing is acknowledged any more on connections with {hosts[0]}{others}"
+    found = _of(ranks, there, "network", 0.9 if len(hosts) == 1 else 0.8, words, hard=True)
+    return msgspec.structs.replace(found, host=hosts[0], frame=found.frame or _common(ranks))
 
 
 def _missing(ranks: Mapping[int, RankLook], world: int) -> Blame | None:

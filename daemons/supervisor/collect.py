@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from daemons.supervisor import procfs, stacks
+from daemons.supervisor import network, procfs, stacks
 from daemons.supervisor.flight import ask, flight, reductions, sequence
 from daemons.supervisor.frames import Frame, innermost_users
 from daemons.supervisor.notes import RankNote, hook_errors, rank_notes
@@ -136,6 +136,7 @@ class Collector:
         if process is None or process.state in "ZX" or process.started != found.started:
             return RankLook(rank=found.rank, host=self._host, pid=found.pid, gone=True)
         activity = self._activity(found.pid)
+        connections = network.tables(found.pid)
         read = stacks.read(found.pid, note, self._hook)
         if read.main is None:
             self._once(f"rank {found.rank}: no Python stack: {read.trouble}")
@@ -147,6 +148,8 @@ class Collector:
             stack=read.main,
             threads=read.text,
             workers=self._workers(found),
+            lost_peers=network.lost_peers(connections),
+            addresses=tuple(sorted(network.local_addresses(connections))),
             source=stacks.source_line(innermost_users(read.main or [])),
         )
 

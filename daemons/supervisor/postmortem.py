@@ -32,7 +32,7 @@ def verdict_of(
         last_stacks=last_stacks(scratch / "hook", watch.pids),
         killed_for_memory=watch.killed_for_memory(),
         hosts=dict.fromkeys(watch.pids, plan.host) or {-1: plan.host},
-        log_cause=log_cause(path, follower, job),
+        log_cause=log_cause(path, follower, job.exit if job.exit is not None else -9),
     )
     return judge(ending)
 
@@ -80,6 +80,36 @@ def main_thread(text: str) -> list[Frame]:
     return last_traceback("\n\n".join(text.rstrip().split("\n\n")[-1:]))
 
 
-def log_cause(path: Path | None, follower: "Follower", job: "Job") -> LogCause:
-    """What the classifier makes of the logs."""
-    return LogCause()
+def log_cause(path: Path | None, follower: "Follower", code: int) -> LogCause:
+    """What the classifier makes of the logs: of each rank's own where they were kept, of the whole output else."""
+    from classifiers.engine import Engine
+
+    session = Engine.load().session()
+    files = kept_logs(path)
+    for rank, file in files:
+        session.feed(str(file), tail(file).encode(), rank)
+    launcher = follower.text("stderr")
+    if files:
+        # The launcher repeats what the ranks have said; what they have not said is its own.
+        launcher = "\n".join(line for line in launcher.splitlines() if not _PREFIX.match(line))
+    else:
+        session.feed("stdout", follower.text("stdout").encode())
+    session.feed("stderr", launcher.encode())
+    session.ended("stderr", code, None)
+    found = session.verdict()
+    return LogCause(
+        cause=found.cause,
+        confidence=found.confidence,
+        rank=found.rank,
+        host=found.host,
+        advice=found.advice,
+        evidence=found.evidence.text if found.evidence else "",
+    )
+
+
+def kept_logs(path: Path | None) -> list[tuple[int, Path]]:
+    """The logs of the ranks' last incarnation as torchrun has kept them, with their ranks."""
+    if path is None:
+        return []
+    runs = sorted((path / "ranks").glob("*/attempt_*"), key=lambda run: run.stat().st_mtime)
+    return [(int(file.parent.name), file) for file in sorted(runs[-1].glob("*/std*.log"))] if runs else []

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from checks.base import Finding, Status
+from daemons.node.state import reachable
 from daemons.supervisor.record import Verdict
 
 _POST_SECONDS = 3.0
@@ -24,7 +25,9 @@ class Reporter:
     def __init__(self, job: str, host: str, listen: str, state: Path, tell: Callable[[str], None]) -> None:
         self._job = job
         self._host = host
-        self._address = listen if listen.rpartition(":")[2] not in ("", "0") else ""
+        self._listen = listen
+        self._address = ""
+        self._state = state
         self._token_file = state / TOKEN_FILE
         self._tell = tell
         self._queue: queue.Queue[Finding | None] = queue.Queue()
@@ -64,7 +67,7 @@ class Reporter:
 
     def _put(self, finding: Finding) -> None:
         # Whether an agent runs here is told by its token: made when it first starts.
-        if not self._address or not self._token_file.exists():
+        if not self._listen or not self._token_file.exists():
             return
         self._queue.put(finding)
         if self._thread is None:
@@ -80,6 +83,7 @@ class Reporter:
                 self._tell(f"the node agent at {self._address} was not told of it: {why}")
 
     def _post(self, finding: Finding) -> str:
+        self._address = reachable(self._state, self._listen)
         try:
             request = urllib.request.Request(
                 f"http://{self._address}/findings",

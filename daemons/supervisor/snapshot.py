@@ -90,7 +90,8 @@ class RankLook(msgspec.Struct, frozen=True, kw_only=True):
     """One rank in depth. stack: of its main thread, innermost first, None when nothing could read it.
 
     flight: None when its recorder does not answer. threads: all stacks as text, for the evidence. source: the text of
-    the user's innermost line. ended: exit code of a rank that is gone, where known.
+    the user's innermost line. lost_peers: address -> connections on which nothing is acknowledged any more.
+    addresses: those of the rank's host.
     """
 
     rank: int
@@ -104,6 +105,8 @@ class RankLook(msgspec.Struct, frozen=True, kw_only=True):
     threads: str = ""
     source: str = ""
     phases: tuple[str, ...] = ()
+    lost_peers: dict[str, int] = {}
+    addresses: tuple[str, ...] = ()
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):

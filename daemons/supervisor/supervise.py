@@ -15,10 +15,12 @@ from daemons.node.state import directory as state_directory
 from daemons.supervisor.attempt import Outcome, Plan, Run, exit_code
 from daemons.supervisor.evidence import Evidence
 from daemons.supervisor.jobdir import JobDirectory, forget_old, home
+from daemons.supervisor.meeting import Follower, meet
 from daemons.supervisor.policy import Decision, Memory, decide, remember, used_restart
 from daemons.supervisor.record import Record
 from daemons.supervisor.report import Reporter
 from daemons.supervisor.running import forget
+from daemons.supervisor.snapshot import RankLook
 from daemons.supervisor.watch import Watch
 
 _MEMORY_FILE = "memory.json"
@@ -66,6 +68,8 @@ class Supervisor:
         self._record = Record(job=plan.job)
         self._memory = self._remembered()
         self._furthest = -1
+        self._watch: Watch | None = None
+        self._meeting = meet(plan.meeting, plan.host, self._look) if plan.meeting else None
         self._reporter = Reporter(plan.job, plan.host, plan.listen, state_directory(plan.state), say)
 
     def run(self) -> int:
@@ -76,6 +80,7 @@ class Supervisor:
             return self._attempts()
         finally:
             self._write()
+            self._part()
             forget(self._directory.path)
             self._directory.close()
             self._reporter.close()
@@ -100,6 +105,17 @@ class Supervisor:
                 return self._record.exit
             self._memory = used_restart(self._memory)
 
+    def _look(self) -> dict[int, RankLook]:
+        collector = self._watch.collector if self._watch else None
+        return collector.look() if collector else {}
+
+    def _part(self) -> None:
+        """Leave the meeting: the others must not take our end for a loss."""
+        if isinstance(self._meeting, Follower):
+            self._meeting.close(self._memory.starts)
+        elif self._meeting is not None:
+            self._meeting.close()
+
     def _once(self) -> Outcome:
         number = self._memory.starts
         watch = Watch(
@@ -110,7 +126,9 @@ class Supervisor:
             self._say,
             Evidence(self._plan.job, self._say),
             self._reporter,
+            self._meeting,
         )
+        self._watch = watch
         run = Run(self._plan, number, self._directory, self._stop, self._clock, self._say, watch)
         outcome = run.go()
         self._furthest = max(self._furthest, outcome.step)

@@ -5,22 +5,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from daemons.supervisor.blame import Blame, listed
 from daemons.supervisor.collect import Collector
 from daemons.supervisor.config import RunConfig
 from daemons.supervisor.judge import Judgement, judge, next_look
 from daemons.supervisor.kernel import KernelLog, killed_for_memory
+from daemons.supervisor.meeting import LOST_SECONDS, Follower, Leader, Order
 from daemons.supervisor.progress import Progress, Stillness, turns
 from daemons.supervisor.record import Verdict
-from daemons.supervisor.snapshot import HostSample, Look
+from daemons.supervisor.snapshot import HostSample, Look, RankLook
 
 if TYPE_CHECKING:
     from daemons.supervisor.evidence import Evidence
     from daemons.supervisor.launch import Job
-    from daemons.supervisor.logs import Follower
+    from daemons.supervisor.logs import Follower as LogFollower
     from daemons.supervisor.report import Reporter
 
 
+# How long the other hosts may take to answer when a closer look is wanted.
+_ANSWER_SECONDS = 4.0
 # How often the flight recorder is asked how long a step takes.
 _RECURRENCE_SECONDS = 5.0
 
@@ -37,6 +42,7 @@ class Watch:
         tell: Callable[[str], None],
         evidence: "Evidence",
         reporter: "Reporter",
+        meeting: "Leader | Follower | None" = None,
     ) -> None:
         self.stuck: Verdict | None = None
         self.furthest = furthest
@@ -48,8 +54,14 @@ class Watch:
         self._tell = tell
         self._evidence = evidence
         self._reporter = reporter
+        self._meeting = meeting
+        self._attempt = 0
+        self._lost: set[str] = set()
+        self._still: Stillness | None = None
+        self._ranks_of: dict[str, list[int]] = {}
+        self._pending: tuple[int, float, dict[int, RankLook]] | None = None
         self._kernel = KernelLog()
-        self._follower: Follower | None = None
+        self._follower: LogFollower | None = None
         self._progress: Progress | None = None
         self._looks: list[Look] = []
         self._since = 0.0
@@ -69,33 +81,69 @@ class Watch:
         """Rank -> pid of every rank that was seen."""
         return dict(self.collector.pids) if self.collector else {}
 
-    def begin(self, job: "Job", follower: "Follower", path: Path | None, rank_logs: Path | None) -> None:
+    def begin(self, job: "Job", follower: "LogFollower", path: Path | None, attempt: int) -> None:
         """Begin with an attempt that has just been launched."""
         self._follower = follower
+        self._attempt = attempt
         self.collector = Collector(self._host, self._scratch, job.processes, self._tell)
         self._evidence.begin(path, follower, self.collector)
+        if isinstance(self._meeting, Leader):
+            self._meeting.order = Order(look=self._meeting.order.look)
 
     def look(self, now: float) -> bool:
         """One look; True when the job is stuck and is to be ended now."""
         assert self.collector is not None
         assert self._follower is not None
         sample = self.collector.sample(now, now - self._follower.last_output)
-        return self.see(now, [sample])
+        if isinstance(self._meeting, Follower):
+            return self._report(now, sample, self._meeting)
+        others = self._meeting.samples(self._attempt) if self._meeting else []
+        end = self.see(now, [sample, *others])
+        if self._meeting is not None:
+            self._miss(now, self._meeting)
+            self._meeting.order = structs.replace(self._meeting.order, verdict=self.stuck, end=end)
+        return end
+
+    def _report(self, now: float, sample: HostSample, leader: "Follower") -> bool:
+        """Tell the leader, and do what it says; judge alone while it does not answer."""
+        leader.say(self._attempt, sample)
+        if leader.silent > LOST_SECONDS:
+            self._once_lost(f"the leader of this job's supervisors does not answer: {leader.trouble}; judging alone")
+            return self.see(now, [sample])
+        self._lost.clear()
+        self._pace(now, [sample])
+        order = leader.order
+        if order.verdict is not None and self.stuck is None:
+            self._tell(f"the leader says: {order.verdict.summary}")
+        self.stuck = order.verdict
+        return order.end and not order.over
+
+    def _once_lost(self, text: str) -> None:
+        if text.split(":")[0] not in self._lost:
+            self._lost.add(text.split(":")[0])
+            self._tell(text)
+
+    def _miss(self, now: float, meeting: Leader) -> None:
+        """Tell of supervisors that have fallen silent; a job that stands still as well has lost their hosts."""
+        for host, seconds in meeting.lost().items():
+            self._once_lost(f"the supervisor on {host} has said nothing for {seconds:.0f} s: the host or its network")
+            if self.stuck is None and self._still is not None and self._still.seconds > LOST_SECONDS:
+                words = f"the supervisor on {host} is silent and the job stands still"
+                found = Blame(ranks=self._ranks_of.get(host, []), doing="network", sure=0.8, words=words, host=host)
+                self._convict(now, self._still, Judgement(blame=found))
 
     def see(self, now: float, hosts: list[HostSample]) -> bool:
         """Take what was sampled on all hosts into account."""
-        if self._progress is None:
-            self._progress = Progress(self._config, now)
-        still = self._progress.see(now, hosts)
+        still = self._pace(now, hosts)
+        assert self._progress is not None
         if now - self._asked >= _RECURRENCE_SECONDS and self.collector is not None and not still.paused:
             self._asked = now
             self._progress.turned(*turns(self.collector.recurrences()))
-        self.furthest = max(self.furthest, still.step)
-        self._world = max([self._world, *(rank.world_size for host in hosts for rank in host.ranks)])
         self._tell_pause(still)
         if still.seconds < 2.0 or still.paused:
             self._goes_on(now)
             self._looks.clear()
+            self._pending = None
             return False
         if self.stuck is not None:
             return self._due(now)
@@ -103,19 +151,43 @@ class Watch:
             self._consider(now, still)
         return False
 
+    def _pace(self, now: float, hosts: list[HostSample]) -> Stillness:
+        if self._progress is None:
+            self._progress = Progress(self._config, now)
+        self._still = still = self._progress.see(now, hosts)
+        self.furthest = max(self.furthest, still.step)
+        self._world = max([self._world, *(rank.world_size for host in hosts for rank in host.ranks)])
+        self._ranks_of |= {host.host: [rank.rank for rank in host.ranks] for host in hosts if host.ranks}
+        return still
+
     def _tell_pause(self, still: Stillness) -> None:
         if still.paused != self._was_paused:
             self._was_paused = still.paused
             self._tell("the whole job is paused: its silence is nobody's fault" if still.paused else "the job goes on")
 
     def _consider(self, now: float, still: Stillness) -> None:
+        if self._pending is not None:
+            self._gather(now, still)
+            return
         last = self._looks[-1].at if self._looks else None
         if not next_look(still, last, now, self._since):
             return
         assert self.collector is not None
-        assert self._progress is not None
-        look = Look(at=now, ranks=self.collector.look())
-        self._looks = [*self._looks[-20:], look]
+        number = self._meeting.ask() if isinstance(self._meeting, Leader) else 0
+        self._pending = (number, now, self.collector.look())
+        self._gather(now, still)
+
+    def _gather(self, now: float, still: Stillness) -> None:
+        """A look is whole when every host that still speaks has answered, or has had its time."""
+        assert self._pending is not None
+        number, asked, ranks = self._pending
+        if isinstance(self._meeting, Leader):
+            others, whole = self._meeting.answers(number)
+            if not whole and now - asked < _ANSWER_SECONDS:
+                return
+            ranks = others | ranks
+        self._pending = None
+        self._looks = [*self._looks[-20:], Look(at=asked, ranks=ranks)]
         judgement = judge(still, self._looks, self._world, self._config)
         if judgement.blame is not None:
             self._convict(now, still, judgement)
@@ -131,7 +203,7 @@ class Watch:
             self.stuck = _with_bundle(self.stuck, bundle)
         self._reporter.trouble(self.stuck, told)
         if bundle is not None:
-            look, verdict = self._looks[-1], self.stuck
+            look, verdict = self._looks[-1] if self._looks else Look(at=now), self.stuck
             self._writer = threading.Thread(
                 target=self._evidence.write, args=(bundle, look, verdict, still), name="evidence", daemon=True
             )
@@ -139,13 +211,13 @@ class Watch:
 
     def verdict(self, found: Blame, still: Stillness) -> Verdict:
         """The blame in the words of the record."""
-        guilty = self._looks[-1].ranks.get(found.ranks[0]) if found.ranks else None
+        guilty = self._looks[-1].ranks.get(found.ranks[0]) if found.ranks and self._looks else None
         frame = found.frame
         return Verdict(
             kind="stuck",
             cause=found.cause,
             ranks=found.ranks,
-            host=(guilty.host if guilty else "") or self._host,
+            host=found.host or (guilty.host if guilty else "") or self._host,
             file=frame.file if frame else "",
             line=frame.line if frame else 0,
             function=frame.function if frame else "",
@@ -193,6 +265,4 @@ class Watch:
 
 
 def _with_bundle(verdict: Verdict, bundle: Path) -> Verdict:
-    import msgspec
-
-    return msgspec.structs.replace(verdict, bundle=str(bundle))
+    return structs.replace(verdict, bundle=str(bundle))
