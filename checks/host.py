@@ -207,7 +207,7 @@ class Host:
         """
         if self.answers is not None:
             return self._recorded_size(mount)
-        answer = self.prober.call(f"mount:{mount}", "checks.host:file_system_size", mount, deadline=deadline)
+        answer = self.prober.call(f"mount:{mount}", "checks.statvfs:file_system_size", mount, deadline=deadline)
         return msgspec.convert(answer, FileSystemSize)
 
     def _recorded_size(self, mount: str) -> FileSystemSize:
@@ -321,18 +321,6 @@ def _replayed(directory: Path, clock: Clock | None, make: Callable[[float], Cloc
 def short_host_name() -> str:
     """This machine's name without its domain."""
     return socket.gethostname().split(".")[0]
-
-
-def file_system_size(mount: str) -> dict[str, int | bool]:
-    """What Host.size asks in a child."""
-    found = os.statvfs(mount)
-    return {
-        "total": found.f_blocks * found.f_frsize,
-        "available": found.f_bavail * found.f_frsize,
-        "inodes": found.f_files,
-        "inodes_available": found.f_favail,
-        "read_only": bool(found.f_flag & os.ST_RDONLY),
-    }
 
 
 # Programs that tools of this field need; a service's PATH may lack the sbin directories.

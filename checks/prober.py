@@ -25,7 +25,7 @@ _KILL_GRACE_SECONDS = 0.5
 _CALLS_PER_CHILD = 5000
 # Several checks ask at once, and most answers take a millisecond: so long a caller waits for the child that is there
 # before it starts another. A child that hangs holds the next caller up for no longer.
-_QUEUE_SECONDS = 0.3
+_QUEUE_SECONDS = 1.0
 _HEADER = struct.Struct("!I")
 
 

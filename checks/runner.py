@@ -1,6 +1,7 @@
 """Runs one check: its deadline, its exceptions, its time, and the stamps on what it found, in one place for all."""
 
 import hashlib
+import importlib
 import logging
 import time
 from collections.abc import Iterator
@@ -96,23 +97,28 @@ def _findings(check: Check, host: Host, config: CheckConfig, memory: Memory) -> 
         return
     seat = (str(host.root), host.answers, host.node)
     yield from host.prober.stream(
-        check.door, "checks.runner:run_in_child", check.name, config, memory, seat, deadline=config.deadline
+        check.door, "checks.runner:run_in_child", check.run.__module__, config, memory, seat, deadline=config.deadline
     )
 
 
 def run_in_child(
-    name: str, config: CheckConfig, memory: Memory, seat: tuple[str, Answers | None, str]
+    module: str, config: CheckConfig, memory: Memory, seat: tuple[str, Answers | None, str]
 ) -> Iterator[Finding]:
     """The same check, in a killable child; yields its findings and returns its memory."""
-    from checks.registry import by_name
-
     root, answers, node = seat
     host = Host(root=Path(root), answers=answers, node=node)
     try:
-        yield from by_name(name).run(host, config, memory)
+        yield from _check_of(module).run(host, config, memory)
     finally:
         host.close()
     return memory  # type: ignore[return-value]  # a generator's return value, sent as the last message
+
+
+def _check_of(module: str) -> Check:
+    """The check of a module, without importing all the others as the registry does."""
+    check = importlib.import_module(module).CHECK
+    assert isinstance(check, Check)
+    return check
 
 
 def stamp(finding: Finding, source: str, host: Host) -> Finding:
