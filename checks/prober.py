@@ -51,7 +51,14 @@ class ProbeHung(ProbeError):
 
 
 class ProbeFailed(ProbeError):
-    """The function raised in the child; the message is its exception."""
+    """The function raised in the child (the message is its exception), or the child ended by itself.
+
+    child_lives: it answered with its exception, and can be asked again.
+    """
+
+    def __init__(self, message: str, *, child_lives: bool = False) -> None:
+        super().__init__(message)
+        self.child_lives = child_lives
 
 
 def send(sock: socket.socket, message: object) -> None:
@@ -144,6 +151,9 @@ class Prober:
         try:
             yield from self._exchange(child, door, (function, args), deadline)
             finished = True
+        except ProbeFailed as error:
+            finished = error.child_lives
+            raise
         finally:
             if finished:
                 self._give_back(lane, child)
@@ -181,7 +191,10 @@ class Prober:
             child = self._idle.pop(lane, None)
             self._busy[lane] = self._busy.get(lane, 0) + 1
         try:
-            if child is None or child.process.poll() is not None:
+            if child is not None and child.process.poll() is not None:
+                child.socket.close()
+                child = None
+            if child is None:
                 child = _start(self._environment)
         except BaseException:
             with self._lock:
@@ -219,7 +232,7 @@ class Prober:
                 # A child writes a message whole, so once it is readable the rest follows at once.
                 word, value = receive(child.socket)
                 if word == "failed":
-                    raise ProbeFailed(value)
+                    raise ProbeFailed(value, child_lives=True)
                 yield value
                 if word == "returned":
                     return

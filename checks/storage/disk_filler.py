@@ -16,6 +16,9 @@ from checks.storage.space import bytes_text, hours_to_full, remember
 class Config(CheckConfig, frozen=True, kw_only=True):
     """above_percent: how full a file system must be before its files are walked: 80 %, before `space` warns.
 
+    warn_percent, enough_bytes, warn_hours_to_full: when naming the owners is a warning and no longer only information;
+    as those of `space`, so that the two agree.
+
     seconds: how long a walk may take; it sums up the upper levels first and says when it did not see all. A local disk
     gives some 200,000 files in that time. exclude: mount points left out. network: walk network file systems too: off,
     because a walk by every node at once is what brings a filer down.
@@ -24,6 +27,9 @@ class Config(CheckConfig, frozen=True, kw_only=True):
     interval: float = 900.0
     deadline: float = 60.0
     above_percent: Annotated[float, Meta(ge=0, le=100)] = 80.0
+    warn_percent: Annotated[float, Meta(ge=0, le=100)] = 85.0
+    enough_bytes: Annotated[int, Meta(ge=0)] = 200_000_000_000
+    warn_hours_to_full: Annotated[float, Meta(ge=0)] = 4.0
     seconds: Annotated[float, Meta(gt=0, le=60)] = 5.0
     exclude: tuple[str, ...] = ()
     network: bool = False
@@ -52,14 +58,17 @@ def run(host: Host, config: Config, memory: Memory) -> Iterator[Finding]:
             yield _silent(mount, str(error))
             continue
         before = memory.get("walks", {}).get(mount.point, {})
-        yield _say(mount, used, walk, before, hours_to_full(samples[mount.point]))
+        hours = hours_to_full(samples[mount.point])
+        filling = hours is not None and hours < config.warn_hours_to_full
+        pressing = filling or (used >= config.warn_percent and size.available < config.enough_bytes)
+        yield _say(mount, used, walk, before, hours, pressing)
         walks[mount.point] = walk.owners if walk.whole else {}
     memory["walks"], memory["samples"] = walks, samples
     if not looked:
         yield Finding(component="mount", status=Status.SKIPPED, summary="no local file system to walk here")
 
 
-def _say(mount: Mount, used: float, walk: Walk, before: dict[str, int], hours: float | None) -> Finding:
+def _say(mount: Mount, used: float, walk: Walk, before: dict[str, int], hours: float | None, pressing: bool) -> Finding:
     total = sum(walk.owners.values())
     owners = [f"{name} {bytes_text(size)}" for name, size in list(walk.owners.items())[:3]]
     places = [f"{name} {bytes_text(size)}" for name, size in list(walk.directories.items())[:3]]
@@ -72,6 +81,9 @@ def _say(mount: Mount, used: float, walk: Walk, before: dict[str, int], hours: f
         said += f"; full in {hours:.1f} h at this pace"
     if not walk.whole:
         said += f" (of {bytes_text(total)} that the walk had time for)"
+    values = {"filesystem_walked_bytes": float(total)}
+    if not pressing:
+        return Finding(component=mount.component, status=Status.OK, summary=said, values=values)
     return Finding(
         component=mount.component,
         status=Status.WARN,
@@ -80,7 +92,7 @@ def _say(mount: Mount, used: float, walk: Walk, before: dict[str, int], hours: f
         summary=said,
         evidence=", ".join(places),
         advice=f"ask {grower or next(iter(walk.owners), 'its users')} to clean up: {', '.join(places[:2])}",
-        values={"filesystem_walked_bytes": float(total)},
+        values=values,
     )
 
 

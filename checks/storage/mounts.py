@@ -42,7 +42,9 @@ def run(host: Host, config: Config, memory: Memory) -> Iterator[Finding]:
     looked = {mount.point: mount for mount in disks(host)}
     looked |= {point: there[point] for point in wanted if point in there}
     tabled = {entry.point for entry in fstab(host) if "ro" not in entry.options}
-    writable = set(memory.get("writable", []))
+    boot = host.boot_id()
+    # After a boot it is mounted as the site wants it: what an earlier boot had says nothing.
+    writable = set(memory.get("writable", [])) if memory.get("boot") == boot else set()
     end = host.clock.monotonic() + config.deadline
     for point, mount in sorted(looked.items()):
         if point in config.exclude:
@@ -51,7 +53,7 @@ def run(host: Host, config: Config, memory: Memory) -> Iterator[Finding]:
         yield _no_answer(host, mount, deadline) or _judge(mount, point in tabled | writable)
         if not mount.read_only:
             writable.add(point)
-    memory["writable"] = sorted(writable & set(there))
+    memory["boot"], memory["writable"] = boot, sorted(writable & set(there))
 
 
 def _judge(mount: Mount, was_writable: bool) -> Finding:

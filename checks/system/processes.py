@@ -26,7 +26,7 @@ class Config(CheckConfig, frozen=True, kw_only=True):
     are normal in containers without an init; 100 is a launcher that lost count. gpud allows 1,000.
     """
 
-    interval: float = 30.0
+    interval: float = 60.0
     warn_seconds: Seconds = 120.0
     fail_seconds: Seconds = 600.0
     zombies: Count = 100

@@ -12,6 +12,7 @@ from checks.host import Host
 from checks.owners import Walk, walk
 from checks.storage.disk_filler import CHECK
 
+GB = 10**9
 TB = 10**12
 
 
@@ -39,12 +40,22 @@ def test_healthy_node_is_not_walked_and_network_file_systems_never_are(node: Nod
 
 
 def test_names_the_owners_and_the_places(node: Node) -> None:
-    fill(node, 2 * TB, 20 * TB)
+    fill(node, 100 * GB, 22 * TB)
     (found,) = [finding for finding in look(CHECK, node) if finding.status != "ok"]
-    said = "/raid is 93 % full: alice 20 TB, bob 4 TB, root 1 TB"
+    said = "/raid is 100 % full: alice 22 TB, bob 4 TB, root 1 TB"
     assert told([found]) == [("mount/raid", "warn", "filler", said)]
-    assert found.evidence == "/raid/alice/runs 20 TB, /raid/bob 4 TB"
-    assert found.advice == "ask alice to clean up: /raid/alice/runs 20 TB, /raid/bob 4 TB"
+    assert found.evidence == "/raid/alice/runs 22 TB, /raid/bob 4 TB"
+    assert found.advice == "ask alice to clean up: /raid/alice/runs 22 TB, /raid/bob 4 TB"
+
+
+def test_much_that_is_free_is_information_and_no_warning(node: Node) -> None:
+    fill(node, 2 * TB, 20 * TB)
+    assert told(look(CHECK, node))[2] == (
+        "mount/raid",
+        "ok",
+        "",
+        "/raid is 93 % full: alice 20 TB, bob 4 TB, root 1 TB",
+    )
 
 
 def test_names_who_grew_since_the_last_walk_and_when_it_is_full(node: Node) -> None:
@@ -59,8 +70,8 @@ def test_names_who_grew_since_the_last_walk_and_when_it_is_full(node: Node) -> N
 
 def test_walk_that_was_cut_short_says_so_and_is_not_compared(node: Node) -> None:
     memory: Memory = {}
-    fill(node, 2 * TB, 10 * TB, whole=False)
-    said = "/raid is 93 % full: alice 10 TB, bob 4 TB, root 1 TB (of 15 TB that the walk had time for)"
+    fill(node, 100 * GB, 10 * TB, whole=False)
+    said = "/raid is 100 % full: alice 10 TB, bob 4 TB, root 1 TB (of 15 TB that the walk had time for)"
     assert troubles(look(CHECK, node, memory))[0][3] == said
     assert memory["walks"] == {"/raid": {}}
 

@@ -74,6 +74,8 @@ def test_remounted_read_only_by_hand_is_told_against_fstab_or_an_earlier_look(no
     assert troubles(look(CHECK, node)) == []  # at a first look it may be meant so
     assert troubles(look(CHECK, node, memory)) == said
     assert troubles(look(CHECK, node, memory)) == said  # and it stays told
+    node.reboot()
+    assert troubles(look(CHECK, node, memory)) == []  # mounted so at boot, it is meant so
 
 
 def test_hung_server(node: Node) -> None:
