@@ -1,5 +1,6 @@
 """Messages of several lines: Python tracebacks with their chain, and torchelastic's summary of the first failure."""
 
+import builtins
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -86,6 +87,7 @@ class TracebackBlock:
         text = self.first.text
         whole = TRACEBACK in text
         before = text[: text.find(TRACEBACK if whole else FRAME)]
+        before = before.removesuffix("Original ")  # a loader's worker quotes the one it had
         boxed = "╭" in before or "─" in before
         self._prefix = Prefix("" if boxed else before)
         if not whole:
@@ -170,10 +172,18 @@ class SummaryBlock:
         return True
 
 
-_LOOSE = re2.compile(r"^(?:.*?[\]):] +|\s*)((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception)): (.*)$")
+_LOOSE = re2.compile(r"^(?:.*?[\]):>] +|\s*)((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception)): (.*)$")
+# Without a module these could be the names of metrics (MeanSquaredError: 0.1).
+_BUILTIN = frozenset(
+    name for name, one in vars(builtins).items() if isinstance(one, type) and issubclass(one, Exception)
+)
 
 
 def loose_exception(line: Line) -> Raised | None:
     """An exception's last line whose traceback the log lacks; None when the class stands in the midst of a sentence."""
     found = _LOOSE.search(line.text)
-    return Raised(found[1], found[2], line, [], line.order, 0, "", ignored=False) if found else None
+    if found is None or (
+        "." not in found[1] and found[1] not in _BUILTIN and not found[1].startswith(("Dist", "Json"))
+    ):
+        return None
+    return Raised(found[1], found[2], line, [], line.order, 0, "", ignored=False)

@@ -17,7 +17,7 @@ from classifiers.text import decode, rank_in_name, without_colours
 from classifiers.unknown import fingerprint, suspects
 
 # An exception raised `from` another one says less than that one; one raised while handling another a little less.
-_LATER_IN_CHAIN = {"direct": 12, "during": 6}
+_LATER_IN_CHAIN = {"direct": 20, "during": 6}
 # A hit no heavier than this leaves the exception of its line to be told as the program's.
 _SAYS_NOTHING = 10
 # What a signal that ended a process says where its logs say nothing: weights below every rule of a named failure.

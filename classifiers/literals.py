@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 # A pattern without a string of this length would make too many lines candidates.
 SHORTEST = 4
-_MOST = 48  # strings that one pattern may need
+_MOST = 100  # strings that one pattern may need
 _LONGEST = 48  # of a string: more makes it no rarer
 
 
