@@ -142,6 +142,10 @@ class TracebackBlock:
             return True
         if not rest.strip():
             return True
+        last = self.raised[-1]
+        if not last.message.strip("* ") and last.line.text.rstrip().endswith(":"):
+            last.message, last.line = rest.strip(), line if rest.strip("* ") else last.line
+            return True
         if self.link and self.place < len(self.raised):
             return self._stray()
         self.done = self._lines > 12

@@ -9,6 +9,7 @@ import msgspec
 
 from classifiers.attribution import Attribution, First, attribute, explained
 from classifiers.base import NONE, UNKNOWN, Evidence, Explanation, Hit, Role, Verdict
+from classifiers.blocks import Raised
 from classifiers.intake import Intake
 from classifiers.patterns import Matcher
 from classifiers.rulebook import Rulebook, load
@@ -202,10 +203,15 @@ def decode_tail(data: bytes) -> str:
     return without_colours(data).decode("utf-8", "replace")
 
 
+def _later(raised: Raised) -> int:
+    """How much less an exception says than the one that it was raised from, or that it quotes."""
+    return _LATER_IN_CHAIN["direct"] if raised.message.startswith("Caught ") else _LATER_IN_CHAIN.get(raised.link, 0)
+
+
 def hits_of(scanner: Scanner) -> list[Hit]:
     """A source's hits with those of its exceptions; later exceptions of a chain, and ignored ones, weigh less."""
     raised = [one for block in scanner.tracebacks for one in block.raised]
-    lighter = {one.line.number: _LATER_IN_CHAIN.get(one.link, 0) for one in raised}
+    lighter = {one.line.number: _later(one) for one in raised}
     ignored = {one.line.number for one in raised if one.ignored}
     ignored |= {block.first.number for block in scanner.tracebacks if block.ignored}
     found = [*scanner.hits, *scanner.last.values()]
