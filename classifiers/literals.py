@@ -9,6 +9,11 @@ from dataclasses import dataclass
 # A pattern without a string of this length would make too many lines candidates.
 SHORTEST = 4
 _MOST = 100  # strings that one pattern may need
+# Words of every line of a healthy log: long, and yet no help.
+_EVERYDAY = frozenset(
+    ("loss", "norm", "grad_norm", "grad norm", "gradnorm", "gnorm", "step", "error", "errors", "failed", "fail", "health")
+    + ("checkpoint", "nccl", "iteration", "device", "memory", "timeout", "warning", "dataset", "worker", "rank", "fatal")
+)
 _LONGEST = 48  # of a string: more makes it no rarer
 
 
@@ -50,7 +55,8 @@ def _without_longer(strings: frozenset[str]) -> frozenset[str]:
 
 
 def _rarity(strings: frozenset[str]) -> tuple[int, int]:
-    return min(map(len, strings)), -len(strings)
+    """Length as a measure of rarity, in half characters: an everyday word counts for three and a half."""
+    return min(7 if one.lower().strip() in _EVERYDAY else 2 * len(one) for one in strings), -len(strings)
 
 
 class _Parser:

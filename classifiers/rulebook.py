@@ -14,7 +14,8 @@ from classifiers.literals import literals
 from classifiers.patterns import Hyperscan, Index, Matcher, Re2, available, compiled
 
 _PACKAGE = Path(__file__).parent
-_FORMAT = "1"  # of what the cache holds
+# What the cache holds is made by these: another version of them makes another one.
+_MADE_BY = ("base.py", "literals.py", "patterns.py", "rulebook.py")
 
 
 class RuleError(ValueError):
@@ -112,7 +113,9 @@ def _files(directories: Iterable[Path]) -> list[tuple[str, bytes]]:
 
 
 def _digest(files: list[tuple[str, bytes]]) -> str:
-    digest = hashlib.sha256(_FORMAT.encode())
+    digest = hashlib.sha256()
+    for code in _MADE_BY:
+        digest.update((_PACKAGE / code).read_bytes())
     for name, data in files:
         digest.update(f"{name}:{len(data)}:".encode() + data)
     return digest.hexdigest()[:32]
