@@ -11,8 +11,33 @@ SHORTEST = 4
 _MOST = 100  # strings that one pattern may need
 # Words of every line of a healthy log: long, and yet no help.
 _EVERYDAY = frozenset(
-    "loss|norm|grad_norm|grad norm|gradnorm|gnorm|step|error|errors|failed|fail|lost|health|checkpoint|nccl|iteration"
-    "|device|memory|timeout|warning|dataset|worker|rank|rdma|fatal".split("|")
+    [
+        "loss",
+        "norm",
+        "grad_norm",
+        "grad norm",
+        "gradnorm",
+        "gnorm",
+        "step",
+        "error",
+        "errors",
+        "failed",
+        "fail",
+        "lost",
+        "health",
+        "checkpoint",
+        "nccl",
+        "iteration",
+        "device",
+        "memory",
+        "timeout",
+        "warning",
+        "dataset",
+        "worker",
+        "rank",
+        "rdma",
+        "fatal",
+    ]
 )
 _LONGEST = 48  # of a string: more makes it no rarer
 
