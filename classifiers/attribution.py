@@ -4,13 +4,23 @@ In order: what was recovered from is no failure; a root beats every cascade; a w
 whole step; of equals the earliest, by the clock where two sources both have one, else by the place in the logs.
 """
 
+from collections import Counter
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TypeVar
 
-from classifiers.base import NONE, UNKNOWN, Cascade, Explanation, Hit, Role
+import msgspec
+
+from classifiers.base import NONE, UNKNOWN, Cascade, Evidence, Explanation, Hit, Role
 
 _T = TypeVar("_T")
+
+MISMATCH = "program.collective_mismatch"
+TIMEOUT = "net.collective_timeout"
+PEER_LOST = "net.peer_lost"
+# A hit lighter than this is a launcher's summary: no word of a rank's own.
+_OWN_WORD = 15
 
 # Weights of one step count as equal: the rules' authors cannot tell finer.
 STEP = 10
@@ -20,10 +30,13 @@ CLOCK_TOLERANCE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class First:
-    """Whom torchelastic saw fail first."""
+    """Whom torchelastic saw fail first, by its summary: exit code (negative: signal) and the line that gives it."""
 
     rank: int | None
     host: str
+    code: int | None = None
+    evidence: Evidence | None = None
+    order: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +57,10 @@ class Attribution:
         return self.chosen.cause if self.chosen else NONE
 
 
-def attribute(hits: Iterable[Hit], firsts: Iterable[First] = ()) -> Attribution:
-    """The cause that explains the hits."""
+def attribute(hits: Iterable[Hit], firsts: Iterable[First] = (), seen: AbstractSet[int] = frozenset()) -> Attribution:
+    """The cause that explains the hits. seen: the ranks whose own logs are among those read."""
     fates: list[tuple[Hit, str]] = []
-    live = _not_recovered(sorted(hits, key=lambda hit: hit.order), fates)
+    live = _disagreeing(_not_recovered(sorted(hits, key=lambda hit: hit.order), fates))
     candidates = _candidates(live)
     if not candidates:
         fates += [(hit, "alone it is no failure") for hit in live]
@@ -56,6 +69,11 @@ def attribute(hits: Iterable[Hit], firsts: Iterable[First] = ()) -> Attribution:
     others = [hit for hit in live if hit is not chosen]
     fates += [(chosen, "chosen"), *((hit, _why_not(hit, chosen)) for hit in others)]
     rank, host = _where(chosen, others, list(firsts))
+    if chosen.cause == MISMATCH:
+        odd = odd_one([chosen, *others])
+        rank = rank if odd is None else odd
+    elif chosen.role is Role.CASCADE and chosen.cause in (TIMEOUT, PEER_LOST):
+        rank = the_silent_one(chosen, [chosen, *others], seen)
     same = {hit.rank for hit in [chosen, *others] if hit.cause == chosen.cause and hit.rank is not None}
     return Attribution(
         chosen=chosen,
@@ -100,6 +118,47 @@ def _overcome_by(hit: Hit, recoveries: list[Hit]) -> Hit | None:
         ):
             return recovery
     return None
+
+
+def _disagreeing(live: list[Hit]) -> list[Hit]:
+    """Watchdog timeouts of one process group that name different collectives are ranks that disagree, no mere wait."""
+    said: dict[str, dict[int, tuple[str, ...]]] = {}
+    for hit in live:
+        if hit.rank is not None and "seq" in hit.fields:
+            told = tuple(hit.fields.get(key, "") for key in ("seq", "op", "numel"))
+            said.setdefault(hit.fields.get("pg", ""), {}).setdefault(hit.rank, told)
+    torn = {group for group, ranks in said.items() if len(set(ranks.values())) > 1}
+    differ = [hit for hit in live if "seq" in hit.fields and hit.fields.get("pg", "") in torn]
+    return [msgspec.structs.replace(hit, cause=MISMATCH) if hit in differ else hit for hit in live]
+
+
+def odd_one(hits: Iterable[Hit]) -> int | None:
+    """The rank that does another collective than the rest: most of the others name it, or few do what it does."""
+    named: Counter[int] = Counter()
+    does: dict[int, tuple[str, ...]] = {}
+    for hit in hits:
+        if hit.fields.get("peer", "").isdigit() and hit.cause == MISMATCH:
+            named[int(hit.fields["peer"])] += 1
+        elif "seq" in hit.fields and hit.rank is not None:
+            does.setdefault(hit.rank, tuple(hit.fields.get(key, "") for key in ("seq", "op", "numel")))
+    (first, second) = (*named.most_common(2), (None, 0), (None, 0))[:2]
+    if first[1] > second[1]:
+        return first[0]
+    often = Counter(does.values())
+    rare = [rank for rank, told in does.items() if often[told] == 1]
+    return rare[0] if len(rare) == 1 and len(does) > 2 else None
+
+
+def the_silent_one(chosen: Hit, hits: list[Hit], seen: AbstractSet[int]) -> int | None:
+    """Whom the others waited for or lost: the only rank that says nothing while all others complain.
+
+    None when several ranks complain and more than one, or none, is silent: those who waited are not to blame.
+    """
+    complain = {hit.rank for hit in hits if hit.weight >= _OWN_WORD and hit.rank is not None}
+    silent = set(seen) - complain
+    if len(silent) == 1 and complain:
+        return silent.pop()
+    return chosen.rank if len(complain) <= 1 else None
 
 
 def _candidates(live: list[Hit]) -> list[Hit]:

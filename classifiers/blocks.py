@@ -12,6 +12,7 @@ FRAME = '  File "'
 SUMMARY = "Root Cause (first observed failure):"
 
 _MOST_LINES = 600  # a traceback of a recursion that went too deep has 1,000 frames, folded by Python into a few
+_MOST_AFTER = 12  # lines after an exception's, in which its message may go on and its chain begin
 _MOST_STRAYS = 60  # lines of others between those of one traceback
 _FRAME = re2.compile(r'File "([^"]+)", line \d+(?:, in (\S+))?')
 _RICH_FRAME = re2.compile(r"[│|] +(\S+\.py):\d+ in (\S+)")
@@ -54,11 +55,15 @@ class Prefix:
 
     def __init__(self, before: str) -> None:
         self.text = before
+        # Most lines of others differ in their first character already; a digit may be another one of a timestamp.
+        self._first = before[:1] if before.strip() and not before[:1].isdigit() else ""
         parts = (r"\d+" if digits else re2.escape("".join(run)) for digits, run in groupby(before, str.isdigit))
         self._like = re2.compile("".join(parts)) if before.strip() else None
 
     def rest(self, text: str) -> str | None:
         """The line after the prefix, None when it has another one."""
+        if self._first and text[:1] != self._first:
+            return None
         if self._like is None:
             return text[len(self.text) :] if text.startswith(self.text) else text
         found = self._like.match(text)
@@ -107,7 +112,7 @@ class TracebackBlock:
 
     def _stray(self) -> bool:
         self._strays += 1
-        self.done = self._strays > _MOST_STRAYS
+        self.done = self._strays > (_MOST_AFTER if self._between else _MOST_STRAYS)
         return False
 
     def _within(self, line: Line, rest: str) -> bool:
@@ -148,7 +153,7 @@ class TracebackBlock:
             return True
         if self.link and self.place < len(self.raised):
             return self._stray()
-        self.done = self._lines > 12
+        self.done = self._lines > _MOST_AFTER
         return False
 
 

@@ -151,7 +151,9 @@ class Session:
         for scanner in self._scanners.values():
             scanner.flush()
             hits += hits_of(scanner)
-        return attribute(hits, [first for scanner in self._scanners.values() for first in _firsts(scanner)])
+        seen = {scanner.rank for scanner in self._scanners.values() if scanner.rank is not None}
+        firsts = [first for scanner in self._scanners.values() for first in _firsts(scanner)]
+        return attribute([*hits, *_own_exits(firsts, hits, seen)], firsts, seen)
 
     def _tell(self, found: Attribution) -> Verdict:
         chosen, cause = found.chosen, found.cause
@@ -203,6 +205,24 @@ def decode_tail(data: bytes) -> str:
     return without_colours(data).decode("utf-8", "replace")
 
 
+def _exceptions(scanner: Scanner, raised: list[Raised], found: list[Hit]) -> list[Hit]:
+    """The hits of exceptions whose line no rule has told better.
+
+    A line rule that says more, or that knows its line for a consequence, is not contradicted by a class alone.
+    """
+    told: dict[int, int] = {}
+    for hit in found:
+        if hit.weight > _SAYS_NOTHING:
+            weight = 100 if hit.role is Role.CASCADE else hit.weight
+            told[hit.evidence.line] = max(weight, told.get(hit.evidence.line, 0))
+    hits = [scanner.raised_hit(one) for one in raised]
+    return [
+        hit
+        for hit in hits
+        if hit.evidence.line not in told or (hit.rule != UNTOLD and hit.weight > told[hit.evidence.line])
+    ]
+
+
 def _later(raised: Raised) -> int:
     """How much less an exception says than the one that it was raised from, or that it quotes."""
     return _LATER_IN_CHAIN["direct"] if raised.message.startswith("Caught ") else _LATER_IN_CHAIN.get(raised.link, 0)
@@ -210,17 +230,13 @@ def _later(raised: Raised) -> int:
 
 def hits_of(scanner: Scanner) -> list[Hit]:
     """A source's hits with those of its exceptions; later exceptions of a chain, and ignored ones, weigh less."""
-    raised = [one for block in scanner.tracebacks for one in block.raised]
+    tracebacks = scanner.all_tracebacks()
+    raised = [one for block in tracebacks for one in block.raised]
     lighter = {one.line.number: _later(one) for one in raised}
     ignored = {one.line.number for one in raised if one.ignored}
-    ignored |= {block.first.number for block in scanner.tracebacks if block.ignored}
+    ignored |= {block.first.number for block in tracebacks if block.ignored}
     found = [*scanner.hits, *scanner.last.values()]
-    told = {hit.evidence.line for hit in found if hit.weight > _SAYS_NOTHING}
-    consequences = {hit.evidence.line for hit in found if hit.role is Role.CASCADE} & told
-    for one in (*raised, *scanner.loose):
-        hit = scanner.raised_hit(one)
-        if hit.evidence.line not in (told if hit.rule == UNTOLD else consequences):
-            found.append(hit)
+    found += _exceptions(scanner, [*raised, *scanner.loose], found)
     hits = []
     for hit in found:
         less = lighter.get(hit.evidence.line, 0)
@@ -233,12 +249,42 @@ def hits_of(scanner: Scanner) -> list[Hit]:
 
 
 def _firsts(scanner: Scanner) -> list[First]:
+    """Whom the launcher's summaries in this source name."""
     found = []
     for block in scanner.summaries:
-        digits = block.fields.get("rank", "").split(" ")[0]
-        if digits.isdigit():
-            found.append(First(int(digits), block.fields.get("host", "")))
+        rank, code = block.fields.get("rank", "").split(" ")[0], block.fields.get("exitcode", "").split(" ")[0]
+        if rank.isdigit():
+            line = block.exit_line or block.first
+            evidence = Evidence(file=scanner.name, line=line.number, text=line.text)
+            number = int(code) if code.lstrip("-").isdigit() else None
+            found.append(First(int(rank), block.fields.get("host", ""), number, evidence, line.order))
     return found
+
+
+def _own_exits(firsts: list[First], hits: list[Hit], seen: set[int]) -> list[Hit]:
+    """The first to fail, where it ended by a code of its own and nothing else in the logs is said by it.
+
+    A code of 1 without that rank's log is an exception that we have not seen: it says nothing.
+    """
+    spoke = {hit.rank for hit in hits if hit.weight > _SAYS_NOTHING}
+    return [
+        Hit(
+            rule="launcher-first",
+            cause="program.python",
+            role=Role.ROOT,
+            weight=31,
+            evidence=first.evidence,
+            rank=first.rank,
+            host=first.host,
+            order=first.order,
+        )
+        for first in firsts
+        if first.evidence is not None
+        and first.code is not None
+        and 0 < first.code < 128
+        and first.rank not in spoke
+        and (first.code > 1 or first.rank in seen)
+    ]
 
 
 __all__ = ["Engine", "Session", "decode"]
