@@ -26,6 +26,10 @@ def missing() -> str:
     return "" if find_spec("torch") else "torch (pip install 'muster[trainer]')"
 
 
+class NotShown(Exception):
+    """Something did not happen that should have; the message says what."""
+
+
 class Demonstration(threading.Thread):
     """One job, one fault.
 
@@ -57,8 +61,11 @@ class Demonstration(threading.Thread):
             return
         try:
             self._tell()
-        except TimeoutError as error:
+        except NotShown as error:
             self._say(f"demonstration: {error}; its logs are in {self._job.directory}")
+        except TimeoutError:
+            # The agent answers no more: it is ending, and says so itself.
+            self._ended.set()
         finally:
             self._job.end()
 
@@ -116,7 +123,7 @@ class Demonstration(threading.Thread):
                 return
 
     def _until(self, true: Callable[[], Any], otherwise: str) -> Any:
-        """Wait for an answer that is true, and for the alert meanwhile. Raises TimeoutError."""
+        """Wait for an answer that is true, and for the alert meanwhile. Raises NotShown."""
         end = time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < end:
             found = true()
@@ -125,8 +132,8 @@ class Demonstration(threading.Thread):
             if Chapter.DETECTED in self._story.times:
                 self._alerted(0.0)
             if self._ended.wait(_POLL_SECONDS):
-                raise TimeoutError("ended")
+                raise NotShown("ended before its story was")
             code = self._job.exit_code()
             if code is not None and not true():
-                raise TimeoutError(f"{otherwise}; it ended with exit code {code}")
-        raise TimeoutError(f"{otherwise} within {_PATIENCE_SECONDS:.0f} s")
+                raise NotShown(f"{otherwise}; it ended with exit code {code}")
+        raise NotShown(f"{otherwise} within {_PATIENCE_SECONDS:.0f} s")
