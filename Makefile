@@ -50,11 +50,11 @@ endif
 update-golden: dev ## rewrite tests/golden from what the code answers now; read the diff
 	@UPDATE_GOLDEN=1 $(BIN)/pytest -q -k golden
 
-docs: dev ## docs/checks.md from the code
-	@$(BIN)/python -m checks.documentation > docs/checks.md
-
 bench: dev ## the measurements of docs/benchmarks.md
 	@$(BIN)/pytest tests/benchmarks -q -s --benchmarks
+
+docs: dev ## rewrite the pages that are generated from the code
+	@$(BIN)/python -m daemons.documentation docs && $(BIN)/python -m checks.documentation > docs/checks.md
 
 clean:
 	@rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache
