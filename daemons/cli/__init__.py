@@ -36,6 +36,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("record", "daemons.cli.record", "Save this node so that scan and the agent can run against it."),
     Entry("classify", "daemons.cli.classify", "Name the root cause in logs: files, directories, stdin."),
     Entry("rules", "daemons.cli.rules", "The rules that explain logs, and their examples."),
+    Entry("fingerprint", "daemons.cli.fingerprint", "Software and hardware versions of this node; --diff of two."),
     Entry("config", "daemons.cli.config", "Check a configuration, or show the effective one."),
 )
 
