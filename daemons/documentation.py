@@ -114,9 +114,8 @@ def _type(kind: Any) -> str:
         name = getattr(origin, "__name__", str(origin)).lower()
         inside = ", ".join(_type(part) for part in typing.get_args(kind) if part is not Ellipsis)
         return f"{'list' if name == 'tuple' else 'table' if name in ('mapping', 'dict') else name} of {inside}"
-    return {"str": "text", "float": "number", "int": "whole number", "bool": "true or false"}.get(
-        kind.__name__, kind.__name__
-    )
+    words = {"str": "text", "float": "number", "int": "whole number", "bool": "true or false"}
+    return words.get(kind.__name__, str(kind.__name__))
 
 
 def _limits(note: Any) -> Iterator[str]:
