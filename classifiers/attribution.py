@@ -167,7 +167,7 @@ def _candidates(live: list[Hit]) -> list[Hit]:
     cascades = [hit for hit in live if hit.role is Role.CASCADE]
     hints = [hit for hit in live if hit.role is Role.HINT]
     if roots:
-        return roots + hints
+        return sorted(roots + hints, key=lambda hit: hit.order)
     if cascades:
         return hints or cascades
     return []

@@ -18,7 +18,6 @@ _RANK = tuple(
         r"\[(?:default|trainer|worker)(\d+)\]:",  # torchrun --redirects/--tee
         r"(?i)(?:^|[\s\[(,])(?:global[ _])?rank[ =:]*(\d+)(?:[\]\s,:)\[]|$)",
         r"^\s*(\d{1,5}): ",  # srun --label
-        r"\[(\d{1,5})\]: ",
     )
 )
 _SYSLOG_TIME = r"(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[\d.,:+Z-]*)"
