@@ -92,10 +92,15 @@ def _not_recovered(hits: list[Hit], fates: list[tuple[Hit, str]]) -> list[Hit]:
 
     A hint stays when a root of its cause comes after all: then the recovery did not last.
     """
-    recoveries = [hit for hit in hits if hit.role is Role.RECOVERY]
+    recoveries: dict[str, list[Hit]] = {}
+    for hit in hits:
+        if hit.role is Role.RECOVERY:
+            recoveries.setdefault(hit.evidence.file, []).append(hit)
     fates += [(hit, "no failure") for hit in hits if hit.role in (Role.RECOVERY, Role.NOTE)]
     standing = [hit for hit in hits if hit.role not in (Role.RECOVERY, Role.NOTE)]
-    overcome = {id(hit): by for hit in standing if (by := _overcome_by(hit, recoveries)) is not None}
+    overcome = {
+        id(hit): by for hit in standing if (by := _overcome_by(hit, recoveries.get(hit.evidence.file, []))) is not None
+    }
     relapsed = {hit.cause: hit.order for hit in standing if hit.role is Role.ROOT and id(hit) not in overcome}
     live = []
     for hit in standing:
@@ -108,11 +113,10 @@ def _not_recovered(hits: list[Hit], fates: list[tuple[Hit, str]]) -> list[Hit]:
 
 
 def _overcome_by(hit: Hit, recoveries: list[Hit]) -> Hit | None:
-    """The recovery that ended it: later, of the same source and its cause; a root must also be the lighter one."""
+    """The one of its source's recoveries that ended it: later and of its cause; a root must also be the lighter one."""
     for recovery in recoveries:
         if (
             recovery.order > hit.order
-            and recovery.evidence.file == hit.evidence.file
             and ("*" in recovery.clears or hit.cause in recovery.clears)
             and (hit.role is not Role.ROOT or hit.weight < recovery.weight)
         ):
@@ -128,8 +132,12 @@ def _disagreeing(live: list[Hit]) -> list[Hit]:
             told = tuple(hit.fields.get(key, "") for key in ("seq", "op", "numel"))
             said.setdefault(hit.fields.get("pg", ""), {}).setdefault(hit.rank, told)
     torn = {group for group, ranks in said.items() if len(set(ranks.values())) > 1}
-    differ = [hit for hit in live if "seq" in hit.fields and hit.fields.get("pg", "") in torn]
-    return [msgspec.structs.replace(hit, cause=MISMATCH) if hit in differ else hit for hit in live]
+    return [
+        msgspec.structs.replace(hit, cause=MISMATCH)
+        if hit.fields.get("pg", "") in torn and "seq" in hit.fields
+        else hit
+        for hit in live
+    ]
 
 
 def odd_one(hits: Iterable[Hit]) -> int | None:

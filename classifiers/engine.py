@@ -21,6 +21,8 @@ from classifiers.unknown import fingerprint, suspects
 _LATER_IN_CHAIN = {"direct": 20, "during": 6}
 # A hit no heavier than this leaves the exception of its line to be told as the program's.
 _SAYS_NOTHING = 10
+# Of exceptions with the same class and message so many are told apart.
+_EQUALS = 3
 # What a signal that ended a process says where its logs say nothing: weights below every rule of a named failure.
 _SIGNALS: dict[int, tuple[str, Role, int, str]] = {
     9: ("host.out_of_memory", Role.ROOT, 33, "SIGKILL: the kernel's or the cgroup's OOM killer, or somebody's kill -9"),
@@ -205,6 +207,15 @@ def decode_tail(data: bytes) -> str:
     return without_colours(data).decode("utf-8", "replace")
 
 
+def _firsts_and_last(raised: list[Raised]) -> list[Raised]:
+    """Of equal exceptions the first ones and the last: a loop that fails a thousand times says no more."""
+    groups: dict[tuple[str, str, str], list[Raised]] = {}
+    for one in raised:
+        groups.setdefault((one.type, one.message, one.link), []).append(one)
+    kept = [one for group in groups.values() for one in (group if len(group) <= _EQUALS else [*group[:2], group[-1]])]
+    return sorted(kept, key=lambda one: one.line.order)
+
+
 def _exceptions(scanner: Scanner, raised: list[Raised], found: list[Hit]) -> list[Hit]:
     """The hits of exceptions whose line no rule has told better.
 
@@ -236,7 +247,7 @@ def hits_of(scanner: Scanner) -> list[Hit]:
     ignored = {one.line.number for one in raised if one.ignored}
     ignored |= {block.first.number for block in tracebacks if block.ignored}
     found = [*scanner.hits, *scanner.last.values()]
-    found += _exceptions(scanner, [*raised, *scanner.loose], found)
+    found += _exceptions(scanner, _firsts_and_last([*raised, *scanner.loose]), found)
     hits = []
     for hit in found:
         less = lighter.get(hit.evidence.line, 0)

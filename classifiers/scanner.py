@@ -22,9 +22,13 @@ OVERLAP = 8 * 1024
 WINDOW = 4 * 1024
 # A rule's first hits in a source are kept, and its last: a million equal lines say no more than forty.
 FIRST_HITS = 40
+# Marks of blocks say nothing by themselves: a few of them are enough.
+SAYS_LITTLE = 5
+FEW = 3
 # A literal's first places in a source are looked at, and after so many the last of each block: a word that every
 # line has, as "error" in a line of metrics, must not cost more than a memory scan.
 FIRST_LOOKS = 500
+MOST_KNOWN = 1000  # exceptions whose cue a session remembers
 # A session of so many lines is worth the time that numpy takes to import.
 MANY_LINES = 300_000
 # Tracebacks after the first ones are set aside, this many of the last, with so many bytes of what follows each: it
@@ -44,6 +48,7 @@ class Reader:
 
     def __init__(self, book: Rulebook) -> None:
         self.book = book
+        self._known: dict[tuple[str, str, tuple[str, ...]], Cue | None] = {}
         self.lines = 0  # of all sources that it reads for
         self._rules: dict[int, tuple[re2._Regexp[bytes], re2._Regexp[bytes] | None]] = {}
         self._cues: list[tuple[Cue, tuple[re2._Regexp[str] | None, ...]]] | None = None
@@ -64,7 +69,15 @@ class Reader:
         return tuple(name for name in _KEPT_FIELDS if name.encode() in pattern.groupindex)
 
     def cue(self, raised: Raised) -> Cue | None:
-        """The heaviest cue for an exception."""
+        """The heaviest cue for an exception; the same exception comes many times, from every rank."""
+        key = (raised.type, raised.message, tuple(raised.frames))
+        if key not in self._known:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[key] = self._find_cue(raised)
+        return self._known[key]
+
+    def _find_cue(self, raised: Raised) -> Cue | None:
         if self._cues is None:
             self._cues = [
                 (cue, tuple(re2.compile(text) if text else None for text in (cue.type, cue.message, cue.frames)))
@@ -266,6 +279,10 @@ class Scanner:
         if rule.id == _LOOSE:
             self._loose(line)
             return
+        seen = self.counts.get(number, 0)
+        self.counts[number] = seen + 1
+        if rule.weight < SAYS_LITTLE and seen >= FEW:
+            return
         fields = {
             name: value.decode("utf-8", "replace")
             for name in self.reader.names(number)
@@ -274,8 +291,6 @@ class Scanner:
         hit = refined(self._hit(rule, line, fields))
         if hit is None:
             return
-        seen = self.counts.get(number, 0)
-        self.counts[number] = seen + 1
         if seen < FIRST_HITS:
             self.hits.append(hit)
         else:
