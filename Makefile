@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: up install dev check format lint types test update-golden docs bench clean help
+.PHONY: up install dev check format lint types test update-golden dashboards docs bench clean help
 
 up: install ## install the suite and watch this machine, with a demonstration job
 	@$(BIN)/muster up --demo
@@ -49,6 +49,9 @@ endif
 
 update-golden: dev ## rewrite tests/golden from what the code answers now; read the diff
 	@UPDATE_GOLDEN=1 $(BIN)/pytest -q -k golden
+
+dashboards: dev ## rewrite dashboards/ from dashboards/source; read the diff
+	@$(BIN)/python dashboards/source/build.py
 
 bench: dev ## the measurements of docs/benchmarks.md
 	@$(BIN)/pytest tests/benchmarks -q -s --benchmarks
