@@ -100,6 +100,7 @@ def test_a_thousand_ranks_of_ten_megabytes(tmp_path: Path) -> None:
         (tmp_path / f"rank_{rank}.log").write_bytes(content)
     classify(tmp_path, cores="0, 1")
     seconds, peak, verdict = classify(tmp_path, cores="0, 1")
+    assert (verdict["cause"], verdict["bytes"]) == ("program.python", RANKS * len(content))
     print(f"\n{RANKS} ranks, {verdict['bytes']} bytes: {seconds:.1f} s on two cores, {peak / 1e6:.0f} MB")
 
 
@@ -111,7 +112,8 @@ def test_a_short_log_from_a_cold_start(tmp_path: Path) -> None:
     times = []
     for _ in range(10):
         started = time.perf_counter()
-        subprocess.run(command, capture_output=True, check=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, check=True, timeout=60)
+        assert json.loads(done.stdout)["cause"] == "none"
         times.append(time.perf_counter() - started)
     print(
         f"\n100 lines: {1000 * min(times):.0f} ms at best, {1000 * sorted(times)[5]:.0f} ms in the middle, all included"
