@@ -22,6 +22,8 @@ Bools = NDArray[np.bool_]
 _LEAST, _MOST = -10.0, 5.0
 # Below this no measurement of bandwidth is repeatable, whatever a small sample says.
 _LEAST_NOISE = 0.003
+# What is taken for granted of the noise that all values of a test share, and how many tests that is worth.
+_PRIOR_COMMON, _PRIOR_TESTS = 0.2, 40
 # Nothing answered: as slow as a thousandth.
 _DEAD = np.log(1e-3)
 # Centres of very many tests are estimated from the last so many: as good and much faster.
@@ -43,11 +45,13 @@ class Evidence:
         self.patterns = patterns(self.rails)
         self._leaf = np.asarray(topology.leaf if topology.known else [0] * len(topology.nodes), dtype=np.int64)
         self.size = 0
+        self.version = 0  # another number whenever what is known has changed
         self._a = np.zeros(64, dtype=np.int64)
         self._b = np.zeros(64, dtype=np.int64)
         self._kind = np.zeros(64, dtype=np.int64)
         self._log = np.zeros((64, 2, self.rails), dtype=np.float32)
         self._explained = np.zeros((64, 2, self.rails), dtype=np.bool_)
+        self._counted = np.ones(64, dtype=np.bool_)
         self._scores = np.zeros((64, 2, len(self.patterns)), dtype=np.float32)
         self.centre = np.zeros((2, self.rails))
         self.noise = np.full(2, 0.02)
@@ -82,7 +86,7 @@ class Evidence:
     @property
     def counted(self) -> Bools:
         """Tests of which at least half is not explained by a verdict."""
-        return np.asarray(self._explained[: self.size].mean(axis=(1, 2)) < 0.5)
+        return self._counted[: self.size]
 
     def leaf(self, nodes: Integers) -> Integers:
         """The leaf of each node; 0 for all when none is known."""
@@ -112,8 +116,11 @@ class Evidence:
             # A dead cell is put relative to the centre when it is scored; here it is only very low.
             self._log[here] = np.maximum(np.log(gigabytes), _DEAD)
         self.size += count
+        self.version += 1
+        self._explained[here] = False
         for cells in self._explains:
             self._explained[here] |= cells(self, here.start)
+        self._counted[here] = self._explained[here].mean(axis=(1, 2)) < 0.5
         if self.size >= 1.3 * self._calibrated_at:
             self.recalibrate()
         else:
@@ -127,6 +134,7 @@ class Evidence:
         """
         self._explains.append(cells)
         self._explained[: self.size] |= cells(self, 0)
+        self._counted[: self.size] = self._explained[: self.size].mean(axis=(1, 2)) < 0.5
         self.recalibrate()
 
     def forget(self, node: int, keep_from: int) -> None:
@@ -146,6 +154,7 @@ class Evidence:
 
     def recount(self) -> None:
         """Sum the scores by node anew."""
+        self.version += 1
         self.sums[:] = 0
         self.counts[:] = 0
         self._sum(np.arange(self.size))
@@ -165,6 +174,8 @@ class Evidence:
         common = max(upper_scale(_means(away), 0.0), 0.0) ** 2 / noise**2
         size = 2 * self.rails
         common = min(max((common - 1 / size) / (1 - 1 / size), 0.0), 0.9)
+        # Estimated from few tests it may be far off, and too high a value makes chance look like one direction's loss.
+        common = (len(tests) * common + _PRIOR_TESTS * _PRIOR_COMMON) / (len(tests) + _PRIOR_TESTS)
         self.noise[kind] = noise
         self._weights[kind] = weights(self.rails, common)
 
@@ -200,7 +211,7 @@ class Evidence:
 
     def _sum(self, tests: Integers) -> None:
         """Add the scores of these tests to the sums of their nodes."""
-        counted = self._explained[tests].mean(axis=(1, 2)) < 0.5
+        counted = self._counted[tests]
         nodes, patterns_ = self.sums.shape[1:]
         for side, ends in enumerate((self._a[tests], self._b[tests])):
             ours = counted & (tests >= self._epoch[ends])
@@ -216,7 +227,7 @@ class Evidence:
 
     def _grow(self, size: int) -> None:
         while len(self._a) < size:
-            for name in ("_a", "_b", "_kind", "_log", "_explained", "_scores"):
+            for name in ("_a", "_b", "_kind", "_log", "_explained", "_counted", "_scores"):
                 old = getattr(self, name)
                 setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
 

@@ -27,14 +27,15 @@ from checks.pairs.verdict import ADVICE, Kind, Sample, Verdict
 class Rules:
     """Where suspicion begins and when it is settled.
 
-    ignore: losses up to this share are nobody's fault. false_discoveries: rate among suspects, who are only looked
-    into. certain: score of fresh evidence that blames, one-sided (4.8: one in a million). strike: score at which a
-    single test counts as slow by itself. clear_after: fresh tests without a finding that end a suspicion that a single
-    slow test raised (a part that is slow half the time stays hidden in one run of 1024); give_up_after: that end any.
-    gap: log likelihood ratio by which one pattern must beat the next (4: e^4 to one).
+    ignore: losses up to this share are nobody's fault; least: no smaller loss is blamed. false_discoveries: rate
+    among suspects, who are only looked into. certain: score of fresh evidence that blames, one-sided (4.8: one in a
+    million). strike: score at which a single test counts as slow by itself. clear_after: fresh tests without a finding
+    that end a suspicion which a single slow test raised (a part that is slow half the time stays hidden in one run of
+    1024); give_up_after: that end any. gap: log likelihood ratio by which one pattern must beat the next (e^4 to one).
     """
 
     ignore: float = 0.01
+    least: float = 0.02
     false_discoveries: float = 0.2
     certain: float = 4.8
     strike: float = 4.0
@@ -53,10 +54,9 @@ class _Node:
 
 @dataclass(slots=True)
 class _Link:
-    """A suspected pair. since: number of the first fresh test. turns: rounds since the suspicion."""
+    """A suspected pair. since: number of the first fresh test."""
 
     since: int
-    turns: int = 0
 
 
 @dataclass(slots=True)
@@ -92,6 +92,7 @@ class Localiser:
         self._strikes: dict[int, None] = {}
         self._bad_nodes: dict[int, list[Pattern]] = {}
         self._looked_at = 0
+        self._scored: tuple[int, Floats] = (-1, np.zeros((0, 0)))
         self._pool = _Pool.plain(len(self.evidence.patterns))
         self._cells = cells(topology.rails)
 
@@ -112,9 +113,16 @@ class Localiser:
         """Whether nothing is under suspicion."""
         return not self._nodes and not self._links and not self._switches.open
 
-    def turns(self, pair: Pair) -> int:
-        """Rounds for which the pair has been under suspicion."""
-        return self._links[pair].turns
+    def again(self, pair: Pair) -> bool:
+        """Whether it is the suspected pair's turn to be measured again: its ends met others as often since."""
+        again, others = self._looks(pair)
+        return again < others
+
+    def _looks(self, pair: Pair) -> tuple[int, int]:
+        """How often the pair was measured since it came under suspicion, and the less measured end with others."""
+        since = self._links[pair].since
+        ends = [self._ends(node, since)[1] for node in pair]
+        return len(self._tests_of(pair, since)), min(int((~np.isin(partners, pair)).sum()) for partners in ends)
 
     def bad(self, node: int) -> bool:
         """Whether the node, or a part of it, is blamed or under suspicion: no partner to confirm with."""
@@ -138,8 +146,6 @@ class Localiser:
         if evidence.size < 12 and evidence.size < 3 * max(1, len(self.topology.nodes) // 2):
             return  # the noise is not known yet
         start, self._looked_at = self._looked_at, evidence.size
-        for link in self._links.values():
-            link.turns += 1
         self._pool = _Pool.of(evidence, self._innocent_tests())
         for blame in self._switches.judge():
             self._blame_switch(blame)
@@ -149,6 +155,8 @@ class Localiser:
 
     def finish(self) -> None:
         """The sweep is over: what could not be settled is said to be unclear."""
+        for pair in list(self._links):
+            self._unclear_link(pair)
         for node in list(self._nodes):
             self._unclear(node)
         self._nodes.clear()
@@ -183,6 +191,8 @@ class Localiser:
     def _node_scores(self) -> Floats:
         """(nodes, patterns or twice that): combined scores, less what is ignored, against those of all other nodes."""
         evidence = self.evidence
+        if self._scored[0] == evidence.version:
+            return self._scored[1]
         tolerance = evidence.tolerance()
         parts = [(SAME_LEAF, OTHER_LEAF)] + ([(SAME_LEAF,)] if self.topology.known else [])
         scores = []
@@ -191,7 +201,8 @@ class Localiser:
             sums = np.asarray(sum(evidence.sums[kind] for kind in kinds))
             ignored = np.asarray(sum(evidence.counts[kind][:, None] * tolerance[kind] for kind in kinds))
             scores.append(_peer_relative(sums, ignored, counts))
-        return np.concatenate(scores, axis=1)
+        self._scored = evidence.version, np.concatenate(scores, axis=1)
+        return self._scored[1]
 
     def _worst(self) -> Floats:
         return np.asarray(self._node_scores().min(axis=1))
@@ -215,10 +226,12 @@ class Localiser:
         if totals[best] <= -self.rules.certain and self._replicated(node, fresh, best):
             everything = self._fresh(node, 0, plain=True)
             best, odds = self._pattern(everything, fresh)
-            if odds >= self.rules.gap or len(fresh) >= self.rules.give_up_after:
+            big = self._size(node, best, everything)[0] >= 100 * self.rules.least
+            if big and (odds >= self.rules.gap or len(fresh) >= self.rules.give_up_after):
                 self._blame_node(node, best, odds, everything)
                 return True
-            return False
+            if len(fresh) < self.rules.give_up_after:
+                return False
         enough = self.rules.clear_after if suspect.struck else 4
         if len(fresh) >= self.rules.give_up_after or (len(fresh) >= enough and totals[best] > -2.5):
             self._clear(node)
@@ -226,7 +239,7 @@ class Localiser:
         return False
 
     def _replicated(self, node: int, fresh: _Fresh, best: int) -> bool:
-        """Two different partners agree: two strikes, or still a finding without the worst test."""
+        """Two different partners agree: two strikes, or still a finding without the worst partner's tests."""
         column = fresh.scores[:, best]
         struck = set(fresh.partners[column < -self.rules.strike].tolist())
         if struck:
@@ -234,9 +247,9 @@ class Localiser:
             struck |= set(earlier.partners[earlier.plain[:, best] < -self.rules.strike].tolist())
         if len(struck) >= 2:
             return True
-        kept = np.delete(column, int(np.argmin(column)))
-        others = len(set(fresh.partners.tolist())) >= min(2, len(self.topology.nodes) - 1)
-        return bool(others and len(kept) and kept.sum() / math.sqrt(len(kept)) <= -3)
+        sums = {partner: float(column[fresh.partners == partner].sum()) for partner in set(fresh.partners.tolist())}
+        kept = column[fresh.partners != min(sums, key=lambda partner: sums[partner])]
+        return bool(len(kept)) and float(kept.sum()) / math.sqrt(len(kept)) <= -3
 
     def _pattern(self, everything: _Fresh, fresh: _Fresh) -> tuple[int, float]:
         """The likeliest pattern and the log likelihood ratio to the next one that overlaps it."""
@@ -257,30 +270,45 @@ class Localiser:
             scores = self._pool.fresh(self.evidence, tests, 0)
             totals = scores.sum(axis=0) / math.sqrt(len(tests))
             best = int(np.argmin(totals))
-            low = scores[:, best] < -self.rules.strike / 2
-            if totals[best] <= -self.rules.certain and all(self._only_here(node, pair, low) for node in pair):
+            column = scores[:, best]
+            a = int(self.evidence.a[tests[0]])
+            sides = [best if node == a else self._mirrored(best) for node in pair]
+            if totals[best] <= -self.rules.certain and all(
+                self._only_here(node, pair, column, side) for node, side in zip(pair, sides, strict=True)
+            ):
                 self._blame_link(pair, tests)
                 return True
-        if link.turns >= self.rules.give_up_after or (
-            link.turns >= self.rules.clear_after and not any(node in self._nodes for node in pair)
+            if totals[best] <= -self.rules.certain:
+                return False  # slow all along: only the sweep's end may leave it open
+        looks = sum(self._looks(pair))
+        if looks >= self.rules.give_up_after or (
+            looks >= self.rules.clear_after and not any(node in self._nodes for node in pair)
         ):
             self._transient(pair)
             return True
         return False
 
-    def _only_here(self, node: int, pair: Pair, low: Bools) -> bool:
+    def _only_here(self, node: int, pair: Pair, column: Floats, pattern: int) -> bool:
         """Whether the pair is slow and its end is not: by the odds that one rate of slow tests holds for both.
 
-        low: which of the pair's fresh tests were slow. With a uniform prior on the rates the odds are a ratio of Beta
-        functions; they must be a hundred to one. Every test of the node with others counts, not only fresh ones.
+        column: scores of the pair's fresh tests. pattern: the same cells as seen from this end. With a uniform prior
+        on the rates the odds are a ratio of Beta functions; they must be a hundred to one. Every test of the node with
+        others counts, not only fresh ones.
         """
         tests, partners, side = self._ends(node, 0)
-        tests, side = tests[~np.isin(partners, pair)], side[~np.isin(partners, pair)]
-        others = self._pool.fresh(self.evidence, tests, side).min(axis=1) < -self.rules.strike
-        slow, times, slow_too, elsewhere = int(low.sum()), len(low), int(others.sum()), len(others)
-        apart = _log_beta(slow, times) + _log_beta(slow_too, elsewhere)
-        together = _log_beta(slow + slow_too, times + elsewhere)
-        return elsewhere >= 2 and slow * elsewhere > slow_too * times and apart - together >= math.log(100)
+        elsewhere = ~np.isin(partners, pair)
+        others = self._pool.fresh(self.evidence, tests[elsewhere], side[elsewhere])[:, pattern]
+        if len(others) < 2 or others.mean() < column.mean() / 3 or others.sum() / math.sqrt(len(others)) < -3.5:
+            return False
+        limit = -self.rules.strike / 2
+        slow, times, slow_too, rest = int((column < limit).sum()), len(column), int((others < limit).sum()), len(others)
+        apart = _log_beta(slow, times) + _log_beta(slow_too, rest)
+        return apart - _log_beta(slow + slow_too, times + rest) >= math.log(100)
+
+    def _mirrored(self, pattern: int) -> int:
+        """The same cells as seen from the other end."""
+        seen = self.evidence.patterns[pattern]
+        return self.evidence.patterns.index(Pattern(seen.rail, {"": "", "tx": "rx", "rx": "tx"}[seen.direction]))
 
     # -- verdicts
 
@@ -393,28 +421,39 @@ class Localiser:
                 )
             )
 
-    def _unclear(self, node: int) -> None:
-        """A suspicion at the end of the sweep: said, if it is more than a suspicion, with the parts it could be."""
-        tests, partners, _ = self._ends(node, 0)
+    def _unclear_link(self, pair: Pair) -> None:
+        """A pair that is slow to the end, while too little is known of its ends elsewhere to acquit them."""
+        tests = self._tests_of(pair, 0)
         low = self.evidence.scores[tests, 0].min(axis=1) < -self.rules.strike
-        if low.sum() < 2 or self._node_blamed(node):
+        if any(self._node_blamed(node) for node in pair):
             return
-        others = sorted({names.link(self.topology, *pair_of(node, int(p))) for p in partners[low]})
-        losses = np.nanmedian(self.evidence.loss(tests[low]), axis=(1, 2))
-        rivals = [
-            names.node(self.topology, node),
-            *others,
-            *(names.node(self.topology, int(p)) for p in set(partners[low])),
-        ]
-        if any(set(v.rivals) >= {names.node(self.topology, node)} for v in self.verdicts):
+        name = names.link(self.topology, *pair)
+        self._leave_open(name, tests[low], float(low.mean()), [name, *(names.node(self.topology, n) for n in pair)])
+
+    def _unclear(self, node: int) -> None:
+        """A suspicion at the end of the sweep: said, if it is more than a suspicion."""
+        tests, _, _ = self._ends(node, 0)
+        if not len(tests):
+            return
+        low = self.evidence.scores[tests, 0].min(axis=1) < -self.rules.strike
+        name = names.node(self.topology, node)
+        if not self._node_blamed(node) and not any(name in verdict.rivals for verdict in self.verdicts):
+            self._leave_open(name, tests[low], float(low.mean()), [name])
+
+    def _leave_open(self, name: str, tests: Integers, duty: float, rivals: list[str]) -> None:
+        if len(tests) < 2:
+            return
+        loss = float(np.median(np.nanmedian(self.evidence.loss(tests), axis=(1, 2))))
+        if loss < self.rules.least:
             return
         self._add_verdict(
             Verdict(
-                component=names.node(self.topology, node),
+                component=name,
                 kind=Kind.UNCLEAR,
-                percent=_percent(float(np.median(losses))),
-                duty=float(low.mean()),
-                rivals=rivals[:8],
+                percent=_percent(loss),
+                duty=round(duty, 2),
+                rivals=rivals,
+                samples=self._samples(tests, np.ones((len(tests), 2, self.topology.rails), dtype=np.bool_)),
             )
         )
 

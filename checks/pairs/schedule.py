@@ -20,6 +20,8 @@ def pair_of(a: int, b: int) -> Pair:
 
 def circle(count: int) -> Iterator[list[Pair]]:
     """Rounds of disjoint pairs of 0..count-1 in which every pair comes once. Odd count: one rests, in turn."""
+    if count < 2:
+        return
     seats = count + count % 2
     for turn in range(seats - 1):
         pairs = [pair_of(turn, seats - 1)]

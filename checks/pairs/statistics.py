@@ -15,12 +15,12 @@ _MAD = 0.6744897501960817
 def upper_scale(values: Floats, centre: float) -> float:
     """Standard deviation from the values above the centre: faults and contention only pull downwards.
 
-    A few per cent more for a small sample, whose scale may be too small by chance. 0 with nothing above.
+    More for a small sample, whose scale may be too small by chance. 0 with nothing above.
     """
     above = values[values > centre]
     if not len(above):
         return 0.0
-    return float(np.median(above) - centre) / _MAD * (1 + 4 / len(values))
+    return float(np.median(above) - centre) / _MAD * (1 + 20 / len(values))
 
 
 def healthy_centre(values: Floats, touched: float) -> float:

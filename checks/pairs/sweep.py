@@ -106,9 +106,15 @@ class Sweep:
                 yield pair_of(node, partner)
 
     def _again(self, available: set[int]) -> Iterator[Pair]:
-        """Suspected pairs once more, every second turn: in between their ends meet others."""
-        for pair in self.localiser.links:
-            if self.localiser.turns(pair) % 2 == 1 and set(pair) <= available:
+        """Suspected pairs once more, in turn with tests of their ends with others.
+
+        A node that is suspected with several meets new partners first: it is the likelier culprit.
+        """
+        links = self.localiser.links
+        ends = [node for pair in links for node in pair]
+        for pair in links:
+            alone = all(ends.count(node) == 1 for node in pair)
+            if alone and set(pair) <= available and self.localiser.again(pair):
                 available -= set(pair)
                 yield pair
 

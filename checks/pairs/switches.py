@@ -77,7 +77,7 @@ class SwitchSuspects:
         confirmed: list[tuple[float, _Part]] = []
         for part in self._parts():
             if part not in self._since:
-                now = self._standing(part, 0)
+                now = self._standing(part, max(0, self.evidence.size - 32 * len(self.evidence.topology.nodes)))
                 if now.nodes >= _LEAST_NODES and now.low and now.score <= _SUSPICIOUS and not self._shadowed(part):
                     self._since[part] = self.evidence.size
                 continue
@@ -108,26 +108,41 @@ class SwitchSuspects:
         return len(part.leaves) == 2 and any(other.leaves[0] in part.leaves for other in known)
 
     def _parts(self) -> list[_Part]:
-        """Suspects and what could become one: parts of which the tests were low on the whole."""
+        """Suspects, and what could become one: parts of which most tests were low."""
         topology = self.evidence.topology
-        leaves = sorted(set(topology.leaf))
         rails: list[int | None] = list(range(topology.rails)) if topology.rail_leaves else [None]
-        found = [_Part((leaf,), rail, inner) for rail in rails for inner in (False, True) for leaf in leaves]
-        if len(leaves) > 2:
-            found += [_Part(pair, rail) for rail in rails for pair in self._slow_leaf_pairs(rail)]
+        found = dict.fromkeys(self._since)
+        for rail in rails:
+            for inner in (False, True):
+                found.update(dict.fromkeys(_Part((leaf,), rail, inner) for leaf in self._slow_leaves(rail, inner)))
+            if len(set(topology.leaf)) > 2:
+                found.update(dict.fromkeys(_Part(pair, rail) for pair in self._slow_leaf_pairs(rail)))
         return [part for part in found if part not in self._done]
+
+    def _recent(self, kind: int) -> Integers:
+        """The latest tests of a class that no verdict explains: suspicions are raised on these."""
+        evidence = self.evidence
+        start = max(0, evidence.size - 32 * len(evidence.topology.nodes))
+        return np.nonzero((evidence.kind[start:] == kind) & evidence.counted[start:])[0] + start
+
+    def _slow_leaves(self, rail: int | None, inner: bool) -> list[int]:
+        evidence = self.evidence
+        tests = self._recent(SAME_LEAF if inner else OTHER_LEAF)
+        ends = np.concatenate([evidence.leaf(evidence.a[tests]), evidence.leaf(evidence.b[tests])])
+        low = np.tile(self._test_scores(tests, rail) < _TEST_SCORE, 2)
+        number, slow = np.bincount(ends), np.bincount(ends, low)
+        return [int(leaf) for leaf in np.nonzero((number > 0) & (slow >= _TESTS_LOW * number))[0]]
 
     def _slow_leaf_pairs(self, rail: int | None) -> list[tuple[int, int]]:
         evidence = self.evidence
-        tests = np.nonzero((evidence.kind == OTHER_LEAF) & evidence.counted)[0]
+        tests = self._recent(OTHER_LEAF)
         ends = evidence.leaf(evidence.a[tests]), evidence.leaf(evidence.b[tests])
         count = len(evidence.topology.leaves)
         key = np.minimum(*ends) * count + np.maximum(*ends)
-        scores = self._test_scores(tests, rail)
         number = np.bincount(key, minlength=count * count)
-        low = np.bincount(key[scores < _TEST_SCORE], minlength=count * count)
+        low = np.bincount(key, self._test_scores(tests, rail) < _TEST_SCORE, minlength=count * count)
         slow = np.nonzero((number >= _LEAST_NODES) & (low >= _TESTS_LOW * number))[0]
-        return [(int(k) // count, int(k) % count) for k in slow] + [p.leaves for p in self._since if len(p.leaves) == 2]
+        return [(int(key) // count, int(key) % count) for key in slow]
 
     def _standing(self, part: _Part, start: int) -> _Standing:
         evidence = self.evidence
