@@ -24,6 +24,7 @@ class SmallDaemon(Daemon):
 
     def cycle(self, due: Sequence[Due]) -> str:
         if self._config == "broken":
+            self._path.with_name("raised").touch()
             raise RuntimeError("a bug")
         if self._config == "hang":
             time.sleep(3600)

@@ -101,6 +101,10 @@ def test_a_bug_in_a_cycle_is_told_and_does_not_end_it(running: Running) -> None:
     running.config.write_text("broken")
     running.process.send_signal(signal.SIGHUP)
     running.told_until("STATUS=at broken")
+    raised = running.config.with_name("raised")
+    end = time.monotonic() + 10
+    while not raised.exists() and time.monotonic() < end:
+        time.sleep(0.01)
     running.config.write_text("mended")
     running.process.send_signal(signal.SIGHUP)
     running.told_until("STATUS=at mended")
