@@ -21,7 +21,8 @@ GOLDEN = ROOT / "tests/golden/metrics_h100_host_healthy.prom"
 # What differs from run to run and says nothing of the node; each line of it is shown with its value replaced.
 VOLATILE = re.compile(
     r"^(muster_(?:start_time_seconds|node_boot_timestamp_seconds|check_duration_seconds"
-    r"|check_last_run_timestamp_seconds|check_last_success_timestamp_seconds|check_runs_total)(?:\{.*\})?|process_\w+|muster_build_info\{.*\}) .*$",
+    r"|check_last_run_timestamp_seconds|check_last_success_timestamp_seconds|check_runs_total)(?:\{.*\})?"
+    r"|process_\w+|muster_build_info\{.*\}) .*$",
     re.MULTILINE,
 )
 _VERSION = re.compile(r'version="[^"]*"')
