@@ -99,7 +99,7 @@ def _cut_off(ranks: Mapping[int, RankLook], world: int) -> Blame | None:
     for look in ranks.values():
         lost.setdefault(look.host, {}).update(look.lost_peers)
         addresses.setdefault(look.host, set()).update(look.addresses)
-    hosts = cut_off(lost, addresses)
+    hosts = cut_off(lost, addresses, {look.host: set(look.peers) for look in ranks.values()})
     if not hosts:
         return None
     there = [rank for rank, look in ranks.items() if look.host == hosts[0]]
@@ -208,6 +208,11 @@ def _common(ranks: Mapping[int, RankLook], without: Sequence[int] = ()) -> Frame
     frames = [_place(look).frame for rank, look in ranks.items() if rank not in without]
     counts = Counter(frame for frame in frames if frame is not None)
     return counts.most_common(1)[0][0] if counts else None
+
+
+def usual_place(look: Look) -> Frame | None:
+    """Where in the user's code most ranks are."""
+    return _common(look.ranks)
 
 
 def _of(

@@ -149,7 +149,8 @@ class Collector:
             threads=read.text,
             workers=self._workers(found),
             lost_peers=network.lost_peers(connections),
-            addresses=tuple(sorted(network.local_addresses(connections))),
+            addresses=tuple(sorted(network.addresses(connections, 1))),
+            peers=tuple(sorted(network.addresses(connections, 2))),
             source=stacks.source_line(innermost_users(read.main or [])),
         )
 

@@ -114,7 +114,7 @@ class Leader:
 
     def close(self) -> None:
         """Tell the followers that it is over here, then stop listening."""
-        self.order = msgspec.structs.replace(self.order, over=True, end=True)
+        self.order = msgspec.structs.replace(self.order, over=True)
         end = self._clock() + 3.0
         while self._clock() < end:
             with self._lock:
@@ -251,6 +251,8 @@ class Follower:
             if self.order.look > self._done and not report.over:
                 self._new.set()  # do not wait a second with a look that is wanted now
             if self._closed and report.over:
+                if self._channel is not None:
+                    self._channel.close()
                 return
 
     def _send(self, report: Report) -> None:

@@ -2,7 +2,7 @@
 
 import ipaddress
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 # States of /proc/net/tcp.
@@ -34,9 +34,11 @@ def address(field: str) -> str:
     return str(mapped or found)
 
 
-def local_addresses(lines: Iterable[str]) -> set[str]:
-    """The addresses that connections of this host begin at."""
-    return {address(fields[1]) for line in lines if len(fields := line.split()) > 9 and ":" in fields[1]}
+def addresses(lines: Iterable[str], column: int) -> set[str]:
+    """The addresses of this host (column 1) or of its peers (column 2) among its connections, loopback left out."""
+    rows = (line.split() for line in lines)
+    found = {address(row[column]) for row in rows if len(row) > 9 and ":" in row[1] and row[3] in ("01", "02")}
+    return {one for one in found if not one.startswith("127.") and one not in ("0.0.0.0", "::", "::1")}
 
 
 def tables(pid: int, proc: Path = Path("/proc")) -> list[str]:
@@ -50,16 +52,21 @@ def tables(pid: int, proc: Path = Path("/proc")) -> list[str]:
     return lines
 
 
-def cut_off(lost: dict[str, dict[str, int]], addresses: dict[str, set[str]]) -> list[str]:
-    """The hosts to look at, most accused first. lost: host -> lost peers of its ranks. addresses: host -> its own.
+def cut_off(
+    lost: Mapping[str, Mapping[str, int]], addresses: Mapping[str, set[str]], peers: Mapping[str, set[str]]
+) -> list[str]:
+    """The hosts to look at, most accused first.
 
-    Of two hosts that have lost each other both are named; one that several have lost stands first. A peer that no
-    supervisor speaks for is named by its address.
+    lost: host -> lost peers of its ranks. addresses: host -> its own. peers: host -> all it is connected with.
+    Of two hosts that have lost each other both are named; one that several have lost stands first, and so does one that
+    has lost all of several others. A peer that no supervisor speaks for is named by its address.
     """
-    names = {one: host for host, own in addresses.items() for one in own if not one.startswith("127.")}
+    names = {one: host for host, own in addresses.items() for one in own}
     votes: dict[str, int] = {}
-    for host, peers in lost.items():
-        for peer in peers:
-            if not peer.startswith("127.") and (accused := names.get(peer, peer)) != host:
-                votes[accused] = votes.get(accused, 0) + 1
+    for host, found in lost.items():
+        accused = {names.get(peer, peer) for peer in found if not peer.startswith("127.")} - {host}
+        for other in accused:
+            votes[other] = votes.get(other, 0) + 1
+        if len(accused) > 1 and accused >= {names.get(peer, peer) for peer in peers.get(host, set())} - {host}:
+            votes[host] = votes.get(host, 0) + len(accused)
     return sorted(votes, key=lambda host: (-votes[host], host))

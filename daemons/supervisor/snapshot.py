@@ -91,7 +91,7 @@ class RankLook(msgspec.Struct, frozen=True, kw_only=True):
 
     flight: None when its recorder does not answer. threads: all stacks as text, for the evidence. source: the text of
     the user's innermost line. lost_peers: address -> connections on which nothing is acknowledged any more.
-    addresses: those of the rank's host.
+    addresses: those of the rank's host. peers: those it has connections with, lost ones included.
     """
 
     rank: int
@@ -107,6 +107,7 @@ class RankLook(msgspec.Struct, frozen=True, kw_only=True):
     phases: tuple[str, ...] = ()
     lost_peers: dict[str, int] = {}
     addresses: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):

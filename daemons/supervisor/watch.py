@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from daemons.supervisor.blame import Blame, listed
+from daemons.supervisor.blame import Blame, listed, usual_place
 from daemons.supervisor.collect import Collector
 from daemons.supervisor.config import RunConfig
 from daemons.supervisor.judge import Judgement, judge, next_look
@@ -108,28 +108,38 @@ class Watch:
         """Tell the leader, and do what it says; judge alone while it does not answer."""
         leader.say(self._attempt, sample)
         if leader.silent > LOST_SECONDS:
-            self._once_lost(f"the leader of this job's supervisors does not answer: {leader.trouble}; judging alone")
+            if not leader.order.over:
+                said = f"the leader of this job's supervisors does not answer: {leader.trouble}; judging alone"
+                self._once_lost("leader", said)
             return self.see(now, [sample])
-        self._lost.clear()
+        self._lost.discard("leader")
         self._pace(now, [sample])
         order = leader.order
         if order.verdict is not None and self.stuck is None:
             self._tell(f"the leader says: {order.verdict.summary}")
         self.stuck = order.verdict
-        return order.end and not order.over
+        return order.end
 
-    def _once_lost(self, text: str) -> None:
-        if text.split(":")[0] not in self._lost:
-            self._lost.add(text.split(":")[0])
+    def _once_lost(self, who: str, text: str) -> None:
+        if who not in self._lost:
+            self._lost.add(who)
             self._tell(text)
 
     def _miss(self, now: float, meeting: Leader) -> None:
         """Tell of supervisors that have fallen silent; a job that stands still as well has lost their hosts."""
         for host, seconds in meeting.lost().items():
-            self._once_lost(f"the supervisor on {host} has said nothing for {seconds:.0f} s: the host or its network")
+            said = f"the supervisor on {host} has said nothing for {seconds:.0f} s: the host or its network is gone"
+            self._once_lost(host, said)
             if self.stuck is None and self._still is not None and self._still.seconds > LOST_SECONDS:
                 words = f"the supervisor on {host} is silent and the job stands still"
-                found = Blame(ranks=self._ranks_of.get(host, []), doing="network", sure=0.8, words=words, host=host)
+                found = Blame(
+                    ranks=self._ranks_of.get(host, []),
+                    doing="network",
+                    frame=usual_place(self._looks[-1]) if self._looks else None,
+                    sure=0.8,
+                    words=words,
+                    host=host,
+                )
                 self._convict(now, self._still, Judgement(blame=found))
 
     def see(self, now: float, hosts: list[HostSample]) -> bool:
