@@ -10,6 +10,10 @@ _NOT_USERS = re.compile(
     r"(^<|/(site|dist)-packages/|/lib(64)?/python3\.\d+/|/daemons/supervisor/job/|/muster_beat\.py$|\.(so|pyx)(\.|$)"
     r"|^(torch|numpy)/|\.cpython-)"
 )
+_PYTHONS_OR_TORCHS = re.compile(
+    r"^<|/lib(64)?/python3\.\d+/(?!(site|dist)-packages/)|/(site|dist)-packages/(torch|numpy|triton)/"
+    r"|/daemons/supervisor/job/|/muster_beat\.py$|\.so(\.|$)"
+)
 _TRACEBACK_LINE = re.compile(r'^\s*File "([^"]+)", line (\d+)(?:,? in (.+))?$')
 
 
@@ -30,8 +34,13 @@ class Frame(msgspec.Struct, frozen=True):
 
 
 def innermost_users(stack: Sequence[Frame]) -> Frame | None:
-    """The user's frame nearest to what the process does; `stack` begins with the innermost frame."""
-    return next((frame for frame in stack if frame.users), None)
+    """The user's frame nearest to what the process does; `stack` begins with the innermost frame.
+
+    A job whose code is all installed (`-m package`) has none of its own: then it is the nearest that is neither
+    Python's nor torch's.
+    """
+    own = next((frame for frame in stack if frame.users), None)
+    return own or next((frame for frame in stack if not _PYTHONS_OR_TORCHS.search(frame.file)), None)
 
 
 def last_traceback(text: str) -> list[Frame]:

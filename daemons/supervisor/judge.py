@@ -21,6 +21,8 @@ CONFIRM_SECONDS = 4.5
 # Stacks that move are a sign of life, stacks that cannot be read are none of death: so many limits of patience.
 _MOVING_LIMITS = 30.0
 _UNREADABLE_LIMITS = 3.0
+# All ranks at one place of their own, and none waits for another: a slow piece of work looks the same.
+_TOGETHER_LIMITS = 6.0
 
 _STACK_PHASES = (
     (
@@ -47,6 +49,8 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 def stack_phase(look: RankLook) -> str:
     """The phase that a rank's stack shows where the job declares none; "train" when it shows no other."""
+    if look.stack == [] and not look.gone:
+        return "teardown"  # the interpreter is on its way out: threads, libraries and atexit handlers take their time
     for frame in look.stack or ():
         for phase, pattern in _STACK_PHASES:
             if pattern.search(frame.file):
@@ -73,6 +77,8 @@ def judge(still: Stillness, looks: Sequence[Look], world: int, config: RunConfig
     limit = max(still.limit, _inferred_limit(last, found, still, config))
     same = frozen(earlier, last, found.ranks or sorted(last.ranks))
     patience = limit * (1.0 if same else _UNREADABLE_LIMITS if same is None else _MOVING_LIMITS)
+    if same and len(found.ranks) == len(last.ranks) > 1 and found.doing in ("python", "data", "lock", "gpu"):
+        patience = limit * _TOGETHER_LIMITS
     if still.seconds < patience:
         return Judgement(why=f"{still.seconds:.0f} s still, {patience:.0f} s allowed")
     sure = found.sure if same else found.sure * 0.5
@@ -86,6 +92,7 @@ def _inferred_limit(look: Look, found: Blame, still: Stillness, config: RunConfi
     seen = [look.ranks[rank] for rank in (found.ranks or look.ranks) if rank in look.ranks]
     phases = {stack_phase(rank) for rank in seen if phase_of(rank.phases) == "train"}
     graces = {"compile": config.compile_grace, "eval": config.eval_grace, "checkpoint": config.checkpoint_grace}
+    graces["teardown"] = config.checkpoint_grace
     return max((graces.get(phase, 0.0) for phase in phases), default=0.0)
 
 

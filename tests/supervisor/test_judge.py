@@ -104,3 +104,14 @@ def test_looks_come_before_the_limit_and_become_rare_in_a_grace(
     silence: Stillness, last: float | None, due: bool
 ) -> None:
     assert next_look(silence, last, 100.0, 0.0) is due
+
+
+def test_ranks_that_are_on_their_way_out_are_given_time() -> None:
+    leaving = [rank(r, [], RUNNING, flight=BEHIND) for r in range(4)]
+    assert guilty(100.0, *leaving, silence=still(60.0)) is None
+
+
+def test_all_ranks_at_one_place_of_their_own_may_be_at_a_long_piece_of_work() -> None:
+    together = [rank(r, users(6, "index"), RUNNING, flight=BEHIND) for r in range(4)]
+    assert guilty(100.0, *together, silence=still(40.0)) is None
+    assert guilty(100.0, *together, silence=still(61.0)) == [0, 1, 2, 3]
