@@ -198,6 +198,8 @@ class Host:
 
     def uptime(self) -> float:
         """Seconds since boot."""
+        if self.replay is not None:
+            return self.replay.uptime()
         return float(self.read(self.proc / "uptime").split()[0])
 
     def size(self, mount: str, deadline: float) -> FileSystemSize:

@@ -93,7 +93,6 @@ class Replay:
         self._pending: list[Change] = []
         self._uptime = 0.0
         self._booted_after = 0.0
-        self._written = -1.0
         try:
             for layer, scenario in _layers(directory):
                 self._lay(layer)
@@ -124,8 +123,12 @@ class Replay:
             self._pending = self._pending[len(due) :]
             for change in due:
                 self._apply(change)
-            self._write_uptime(elapsed)
             return bool(due)
+
+    def uptime(self) -> float:
+        """Seconds since boot, now. Not kept in proc/uptime: writing that before every look cost more than the look."""
+        elapsed = self._clock.monotonic() - self._started if self._clock else 0.0
+        return self._uptime + elapsed - self._booted_after
 
     def close(self) -> None:
         """Remove the temporary directory."""
@@ -214,16 +217,6 @@ class Replay:
     def _reboot(self, boot_id: str, at: float) -> None:
         self._write({"proc/sys/kernel/random/boot_id": boot_id, "dev/kmsg": ""}, {}, {})
         self._uptime, self._booted_after = 0.0, at
-
-    def _write_uptime(self, elapsed: float) -> None:
-        now = self._uptime + elapsed - self._booted_after
-        if now == self._written:
-            return
-        self._written = now
-        path = self._place("proc/uptime")
-        part = path.with_suffix(".part")
-        part.write_text(f"{now:.2f} {now:.2f}\n")
-        part.replace(path)
 
 
 def _set(tree: Any, names: list[str], value: Any) -> None:

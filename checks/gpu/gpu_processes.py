@@ -15,8 +15,8 @@ _GIB = 2**30
 class Config(CheckConfig, frozen=True, kw_only=True):
     """orphan_gib: memory in use on a GPU with no process, above which it counts as held by nobody.
 
-    The driver itself takes 0.5 to 1.5 GiB of a data centre GPU (more with ECC tables of large memory), so 4 GiB is
-    surely somebody's. Three runs in a row: a process that ends frees its memory within seconds.
+    The driver itself reserves some of a data centre GPU's memory, so 4 GiB are somebody's: our judgement, not measured
+    on hardware. Three runs in a row: a process that ends frees its memory within seconds.
     """
 
     consecutive: Annotated[int, msgspec.Meta(ge=1)] = 3

@@ -14,8 +14,8 @@ from checks.host import Host
 class Config(CheckConfig, frozen=True, kw_only=True):
     """warn_per_hour, fail_per_hour: replays of one GPU in an hour.
 
-    A good link replays next to nothing; under NVIDIA's field diagnostics tens an hour pass. Our judgement, not measured
-    on hardware.
+    A good link replays next to nothing, and peers export the count without judging it. One a minute, one a second: our
+    judgement, not measured on hardware.
     """
 
     warn_per_hour: Annotated[int, msgspec.Meta(ge=0)] = 60

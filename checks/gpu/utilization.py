@@ -18,7 +18,8 @@ class Config(CheckConfig, frozen=True, kw_only=True):
     idle, or used little.
 
     An hour, so that evaluation and checkpoints do not count; NVML's use is the share of time in which any kernel runs,
-    so an honest training job shows above 80 %. Turn it off on nodes for interactive work or serving.
+    however small, so 30 % of it is little: our judgement, not measured on hardware. Turn it off on nodes for
+    interactive work or serving.
     """
 
     window_minutes: Annotated[float, msgspec.Meta(ge=5)] = 60.0

@@ -14,10 +14,10 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import process_cost
 import pytest
 
 SECONDS = float(os.environ.get("MUSTER_BENCH_SECONDS", "600"))
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class RunningAgent:
@@ -38,31 +38,13 @@ class RunningAgent:
             time.sleep(0.05)
         raise AssertionError(f"the agent did not say where it listens: {log.read_text()}")
 
-    def family(self) -> list[int]:
-        """The agent and its children."""
-        pids = [self.process.pid]
-        for pid in pids:
-            for children in Path(f"/proc/{pid}/task").glob("*/children"):
-                pids += [int(child) for child in children.read_text().split()]
-        return pids
-
     def cpu_seconds(self) -> float:
         """User and system time of the agent, its children and those that have ended."""
-        total = 0
-        for pid in self.family():
-            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-            total += sum(int(field) for field in fields[11:15])
-        return total / TICKS
+        return process_cost.cpu_seconds(self.process.pid)
 
     def bytes_of(self, what: str) -> list[int]:
         """Rss or Pss of each process of the family."""
-        sizes = []
-        for pid in self.family():
-            (line,) = [
-                x for x in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if x.startswith(f"{what}:")
-            ]
-            sizes.append(int(line.split()[1]) * 1024)
-        return sizes
+        return [process_cost.bytes_of(pid, what) for pid in process_cost.family(self.process.pid)]
 
 
 @pytest.fixture
