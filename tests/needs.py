@@ -24,6 +24,7 @@ PARTS: dict[str, tuple[Callable[[], bool], str]] = {
         "pip install '.[streaming]' -c constraints.txt",
     ),
     "ip": (lambda: shutil.which("ip") is not None, "apt install iproute2"),
+    "iperf3": (lambda: shutil.which("iperf3") is not None, "apt install iperf3"),
     "systemd-analyze": (lambda: shutil.which("systemd-analyze") is not None, "apt install systemd"),
     "postgresql": (lambda: bool(list(Path("/usr/lib/postgresql").glob("*/bin/postgres"))), "apt install postgresql"),
     "slurm": (lambda: all(map(shutil.which, ("slurmctld", "slurmd", "munged"))), "apt install slurm-wlm munge"),

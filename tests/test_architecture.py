@@ -22,6 +22,7 @@ MAY_IMPORT = {
 PROCESS_DOORS = {
     "checks/host.py",  # commands with a deadline
     "checks/prober.py",  # killable children
+    "checks/pairs/launch.py",  # resident workers of a sweep, with a pipe each way
     "daemons/supervisor/launch.py",  # a user's job
     "daemons/demo/job.py",  # the demonstration's own job
     "daemons/engines/local.py",  # jobs of the engine "local", which outlive the daemon

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from checks.pairs.patterns import Weights, patterns, weights
-from checks.pairs.statistics import healthy_centre, upper_scale
+from checks.pairs.statistics import healthy_centre, noise_scale
 from checks.pairs.topology import Topology
 
 Floats = NDArray[np.float64]
@@ -20,12 +20,12 @@ Bools = NDArray[np.bool_]
 
 # A standardised value counts no further than this: a dead cell must not outweigh all else that is known of a node.
 _LEAST, _MOST = -10.0, 5.0
-# Below this no measurement of bandwidth is repeatable, whatever a small sample says.
-_LEAST_NOISE = 0.003
+# No measurement of bandwidth repeats better than this for long, whatever a small sample says.
+_LEAST_NOISE = 0.01
 # What is taken for granted of the noise that all values of a test share, and how many tests that is worth.
 _PRIOR_COMMON, _PRIOR_TESTS = 0.2, 40
-# Nothing answered: as slow as a thousandth.
-_DEAD = np.log(1e-3)
+# The logarithm that stands for "nothing answered": far below any rate, and finite.
+_DEAD = -30.0
 # Centres of very many tests are estimated from the last so many: as good and much faster.
 _SAMPLE = 8192
 # Classes by which tests are compared with their likes.
@@ -113,11 +113,10 @@ class Evidence:
         self._a[here], self._b[here] = a, b
         self._kind[here] = np.where(self._leaf[a] == self._leaf[b], SAME_LEAF, OTHER_LEAF)
         with np.errstate(divide="ignore"):
-            # A dead cell is put relative to the centre when it is scored; here it is only very low.
             self._log[here] = np.maximum(np.log(gigabytes), _DEAD)
         self.size += count
         self.version += 1
-        self._explained[here] = False
+        self._explained[here] = np.isnan(gigabytes)
         for cells in self._explains:
             self._explained[here] |= cells(self, here.start)
         self._counted[here] = self._explained[here].mean(axis=(1, 2)) < 0.5
@@ -170,8 +169,8 @@ class Evidence:
         self.centre[kind] = middle + rails
         away = values - self.centre[kind]
         every = away[np.isfinite(away)]
-        noise = max(upper_scale(every, 0.0), _LEAST_NOISE)
-        common = max(upper_scale(_means(away), 0.0), 0.0) ** 2 / noise**2
+        noise = max(noise_scale(every, 0.0, touched), _LEAST_NOISE)
+        common = noise_scale(_means(away), 0.0, touched) ** 2 / noise**2
         size = 2 * self.rails
         common = min(max((common - 1 / size) / (1 - 1 / size), 0.0), 0.9)
         # Estimated from few tests it may be far off, and too high a value makes chance look like one direction's loss.

@@ -22,6 +22,9 @@ from checks.pairs.switches import Blame, SwitchSuspects
 from checks.pairs.topology import Topology
 from checks.pairs.verdict import ADVICE, Kind, Sample, Verdict
 
+# With fewer tests than this their noise is not known, and nothing is said.
+_LEAST_TESTS = 12
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
@@ -113,10 +116,19 @@ class Localiser:
         """Whether nothing is under suspicion."""
         return not self._nodes and not self._links and not self._switches.open
 
+    @property
+    def judged(self) -> bool:
+        """Whether there are enough tests to know the noise, and so to say anything at all."""
+        return self.evidence.size >= _LEAST_TESTS
+
     def again(self, pair: Pair) -> bool:
         """Whether it is the suspected pair's turn to be measured again: its ends met others as often since."""
         again, others = self._looks(pair)
         return again < others
+
+    def strength(self, pair: Pair) -> float:
+        """How far the pair's slowest test lay below its peers, in standard deviations."""
+        return -float(self.evidence.scores[self._tests_of(pair, 0), 0].min(initial=0.0))
 
     def _looks(self, pair: Pair) -> tuple[int, int]:
         """How often the pair was measured since it came under suspicion, and the less measured end with others."""
@@ -143,8 +155,8 @@ class Localiser:
         """Weigh what came since the last time: raise suspicions, settle those that can be settled."""
         evidence = self.evidence
         self.round += 1
-        if evidence.size < 12 and evidence.size < 3 * max(1, len(self.topology.nodes) // 2):
-            return  # the noise is not known yet
+        if not self.judged:
+            return
         start, self._looked_at = self._looked_at, evidence.size
         self._pool = _Pool.of(evidence, self._innocent_tests())
         for blame in self._switches.judge():
@@ -411,6 +423,8 @@ class Localiser:
         if struck and float(self.evidence.scores[struck, 0].min()) < -2 * self.rules.strike:
             mask = np.ones((len(struck), 2, self.topology.rails), dtype=np.bool_)
             losses = np.nanmax(self.evidence.loss(np.asarray(struck)), axis=(1, 2))
+            if losses.max() < self.rules.least:
+                return
             self._add_verdict(
                 Verdict(
                     component=names.link(self.topology, *pair),

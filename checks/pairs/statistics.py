@@ -12,15 +12,21 @@ _NORMAL = NormalDist()
 _MAD = 0.6744897501960817
 
 
-def upper_scale(values: Floats, centre: float) -> float:
-    """Standard deviation from the values above the centre: faults and contention only pull downwards.
+def noise_scale(values: Floats, centre: float, touched: float) -> float:
+    """Standard deviation of the healthy values, of which one fault may pull down the share `touched`.
 
-    More for a small sample, whose scale may be too small by chance. 0 with nothing above.
+    From the values above the centre, because faults only pull down; or from the ones below where these scatter more
+    (contention pulls down too), as far below as one fault does not reach. More for a small sample, whose scale may be
+    too small by chance. 0 with nothing above.
     """
     above = values[values > centre]
     if not len(above):
         return 0.0
-    return float(np.median(above) - centre) / _MAD * (1 + 20 / len(values))
+    scale = float(np.median(above) - centre) / _MAD
+    share = max(0.25, touched + 0.06)
+    if share < 0.42:
+        scale = max(scale, (centre - float(np.quantile(values, share))) / -quantile(share))
+    return scale * (1 + 20 / len(values))
 
 
 def healthy_centre(values: Floats, touched: float) -> float:

@@ -44,6 +44,14 @@ class Sweep:
         return None
 
     @property
+    def expected(self) -> int:
+        """Rounds it takes if nothing is found."""
+        count = len(self.topology.nodes)
+        if self.budget.plan == "full":
+            return count - 1 + count % 2
+        return max(1, len(set(self.topology.leaf)) - 1) if self._cover else self.budget.rounds
+
+    @property
     def covered(self) -> frozenset[Pair]:
         """Pairs of the plan that were measured."""
         return self._cover.done if self._cover else frozenset()
@@ -110,10 +118,10 @@ class Sweep:
 
         A node that is suspected with several meets new partners first: it is the likelier culprit.
         """
-        links = self.localiser.links
-        ends = [node for pair in links for node in pair]
-        for pair in links:
-            alone = all(ends.count(node) == 1 for node in pair)
+        strength = {pair: self.localiser.strength(pair) for pair in self.localiser.links}
+        for pair in sorted(strength, key=lambda pair: (-strength[pair], pair)):
+            rivals = [strength[other] for other in strength if other != pair and set(other) & set(pair)]
+            alone = 2 * max(rivals, default=0.0) < strength[pair]
             if alone and set(pair) <= available and self.localiser.again(pair):
                 available -= set(pair)
                 yield pair

@@ -1,5 +1,6 @@
 """`muster pairs`: is every pair of GPUs and nodes as fast as it should be, and if not, which part is at fault?"""
 
+import datetime
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -223,3 +224,90 @@ def plan(count: int | None, hosts: str | None, source: Path | None, leaf_size: i
         f"{len(found.nodes)} nodes, {len(found.rounds)} rounds, {found.tests} tests, about {found.seconds:.0f} s"
     )
     return 0
+
+
+def _measuring(function: Any) -> Any:
+    """The options that all commands with real traffic share."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="One object: status, verdicts, findings, rounds, tests."),
+        click.option("--svg", type=click.Path(path_type=Path), metavar="FILE", help="Write the heat map."),
+        click.option("--csv", type=click.Path(path_type=Path), metavar="FILE", help="Write the matrix."),
+        click.option("--matrix", type=click.Path(path_type=Path), metavar="FILE", help="Keep every measurement there."),
+        click.option("--seed", default=0, show_default=True, help="Another order of pairs."),
+        click.option("--most", default=30, show_default=True, type=click.IntRange(1), help="Quick plan: at most."),
+        click.option("--rounds", default=12, show_default=True, type=click.IntRange(1), help="Quick plan: at least."),
+        click.option("--plan", default="quick", show_default=True, type=click.Choice(("quick", "leaf", "full"))),
+        click.option("--window", default=5.0, show_default=True, type=click.FloatRange(0.1), help="Seconds each way."),
+        click.option("--gpus", default=0, show_default=True, help="GPUs of each node to send from and to; 0: memory."),
+        click.option("--interface", default="", help="Network interface to connect on (gloo, NCCL)."),
+        click.option(
+            "--addresses", metavar="LIST", help="Addresses of the hosts, in their order; default: their names."
+        ),
+        click.option("--launch", metavar="PREFIX", help='Starts a worker: "ip netns exec {host}", "ssh {host}", ...'),
+        click.option(
+            "--topology", type=click.Path(path_type=Path), metavar="FILE", help="Leaves; see muster pairs plan."
+        ),
+        click.option("--local", default=0, help="So many workers on this machine, to try it out.", metavar="COUNT"),
+        click.option("--hosts", metavar="LIST", help="Hosts, as in Slurm: a[1-4],b7; default: the Slurm job's."),
+    ):
+        function = option(function)
+    return function
+
+
+@command.command()
+@click.option("--runner", default="torch", show_default=True, type=click.Choice(("torch", "iperf3")))
+@click.option("--message", default=4 << 20, show_default=True, type=click.IntRange(256), help="Bytes of one message.")
+@_measuring
+def network(**options: Any) -> int:
+    """Send traffic between all pairs of nodes, both ways, and name the part that is slow.
+
+    Workers are started on every host once: in a Slurm job with srun, else with what --launch puts before them. Exit 0
+    ok, 1 cannot tell apart, 2 somebody is slow, 3 unknown.
+    """
+    from daemons.cli.pairs_measure import measure
+
+    return measure(options)
+
+
+@command.command()
+@click.option("--devices", required=True, metavar="LIST", help="The HCA of each rail: mlx5_0,mlx5_1,...")
+@click.option("--gid", type=int, help="GID index (RoCE).")
+@_measuring
+def infiniband(**options: Any) -> int:
+    """The same with RDMA writes (ib_write_bw of perftest), rail by rail, all rails at once."""
+    from daemons.cli.pairs_measure import measure
+
+    return measure({**options, "runner": "perftest", "message": 0})
+
+
+@command.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--matrix", required=True, type=click.Path(path_type=Path, exists=True), help="Where sweeps kept it.")
+@click.option("--json", "as_json", is_flag=True, help="One object: entries, change.")
+def history(a: str, b: str, matrix: Path, as_json: bool) -> int:
+    """Every measurement of the pair A B, and whether its level has changed."""
+    from checks.pairs.drift import change
+    from checks.pairs.matrix import read_history
+
+    entries = read_history(matrix, a, b)
+    if not entries:
+        raise MusterError(f"{matrix}: no measurement of {a} and {b}")
+    found = change([min(entry.forth, entry.back) for entry in entries if entry.rail == 0])
+    if as_json:
+        sys.stdout.write(msgspec.json.encode({"entries": entries, "change": _plain(found)}).decode() + "\n")
+        return 0
+    for entry in entries:
+        stamp = datetime.datetime.fromtimestamp(entry.at, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+        click.echo(
+            f"{stamp}Z  rail {entry.rail}  {a}>{b} {entry.forth:.3f}  {b}>{a} {entry.back:.3f} GB/s  {entry.runner}"
+        )
+    if found:
+        click.echo(
+            f"its level changed by {found.percent:+g} % at measurement {found.index + 1} (score {found.score:g})"
+        )
+    return 0
+
+
+def _plain(found: Any) -> dict[str, float] | None:
+    return None if found is None else {"index": found.index, "percent": found.percent, "score": found.score}

@@ -1,9 +1,11 @@
 """`muster pairs plan` and `muster pairs simulate` as people and scripts call them."""
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from needs import need
 
 from daemons.cli.pairs import command
 from daemons.errors import MusterError
@@ -40,3 +42,22 @@ def test_a_plan_names_every_pair_once() -> None:
     pairs = [tuple(sorted(pair)) for pairs in found["rounds"] for pair in pairs]
     assert len(found["rounds"]) == 3
     assert sorted(pairs) == [("a1", "a2"), ("a1", "a3"), ("a1", "b7"), ("a2", "a3"), ("a2", "b7"), ("a3", "b7")]
+
+
+def test_workers_on_this_machine_are_swept_and_written_down(tmp_path: Path) -> None:
+    need("iperf3")
+    files = ["--matrix", str(tmp_path / "m.db"), "--svg", str(tmp_path / "m.svg"), "--csv", str(tmp_path / "m.csv")]
+    arguments = ["--local", "2", "--runner", "iperf3", "--window", "0.2", "--rounds", "2", "--most", "2", "--json"]
+    _, out = run("network", *arguments, *files)
+    report = json.loads(out)
+    assert (report["tests"], report["rounds"], report["unknown"]) == (2, 2, {})
+    assert (tmp_path / "m.svg").read_text().count("<rect") == 2
+    assert len((tmp_path / "m.csv").read_text().splitlines()) == 3
+    _, out = run("history", "local0", "local1", "--matrix", str(tmp_path / "m.db"), "--json")
+    assert len(json.loads(out)["entries"]) == 2
+
+
+def test_hosts_without_a_way_to_start_workers_say_what_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(MusterError, match="no way to start workers"):
+        run("network", "--hosts", "a,b")

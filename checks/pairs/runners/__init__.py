@@ -1,0 +1,1 @@
+"""Tools that measure a pair, each behind checks.pairs.runner.Runner."""

@@ -1,0 +1,1 @@
+"""Programs that run on the measured nodes; only these may import torch."""
