@@ -8,6 +8,7 @@ import msgspec
 
 from checks.base import Finding, Status
 from daemons.alerts.scrub import scrub
+from daemons.alerts.story import story
 from daemons.incidents import Digest, Incident, Kind, State, Tell
 from daemons.incidents.grouping import JOB, what
 
@@ -97,7 +98,7 @@ def _incident_note(tell: Tell, incident: Incident) -> Note:
         mark=OVER_MARK if incident.over else _MARKS[incident.severity],
         severity=severity,
         title=_LEADS[tell.kind] + title(incident),
-        summary=line(worst.summary) if worst else "",
+        summary=line(story(incident)) or (line(worst.summary) if worst else ""),
         where=where(incident),
         since=incident.opened,
         until=incident.resolved if incident.over else 0.0,

@@ -14,6 +14,7 @@ from daemons.alerts import tables
 from daemons.alerts.channels import SLACK
 from daemons.alerts.message import evidence, line, title, where
 from daemons.alerts.posts import Post
+from daemons.alerts.story import story
 from daemons.errors import StateError
 from daemons.incidents import Incident, Situation
 from daemons.incidents.model import Member
@@ -90,7 +91,7 @@ def _described(incident: Incident, posts: list[Post]) -> dict[str, Any]:
         "components": incident.components,
         "count": incident.count,
         "flaps": incident.flaps,
-        "summary": line(worst.summary) if worst else "",
+        "summary": line(story(incident)) or (line(worst.summary) if worst else ""),
         "evidence": evidence(worst),
         "advice": line(worst.advice) if worst else "",
         "who": incident.who,
