@@ -118,15 +118,16 @@ class FleetDaemon(Daemon):
             _POLICY: self._start_look,
             _PRUNE: self._prune,
         }
-        said = []
+        said, away = [], ""
         for task in due:
             try:
                 said.append(steps[task.name]())
-                self._trouble = ""
             except StoreAway as error:
-                if not self._trouble:
-                    log.error("%s", error)
-                self._trouble = str(error)
+                away = str(error)
+        if away and not self._trouble:
+            log.error("%s", away)
+        if away or any(task.name == _TELL for task in due):  # of all steps that one always asks the store
+            self._trouble = away
         self._show()
         return "; ".join(filter(None, said))
 

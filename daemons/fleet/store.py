@@ -320,10 +320,8 @@ def _answering() -> Iterator[None]:
     try:
         yield
     except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError, sa.exc.TimeoutError) as error:
-        why = getattr(error, "orig", None) or error
-        raise StoreAway(
-            f"the store does not answer: {str(why).strip().splitlines()[0] if str(why) else why!r}"
-        ) from error
+        why = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
+        raise StoreAway(f"the store does not answer: {why.splitlines()[0]}") from error
 
 
 def after(batch: Batch, admission: Admission, now: float) -> Known:

@@ -1,6 +1,6 @@
 """The policy carried out: once each, written down before and after, taken up again by whoever comes after a kill."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -115,7 +115,7 @@ def test_killed_at_any_moment_the_action_is_done_once_and_written_down(
             raise Killed
         drain(node, reason)
 
-    def dies_too(job: str, exclude: object = ()) -> None:
+    def dies_too(job_id: str, exclude: Sequence[str] = ()) -> None:
         raise Killed
 
     engine.drain, engine.requeue = dies, dies_too  # type: ignore[method-assign]
